@@ -1,0 +1,1 @@
+"""DECISIONS: pure rules over values. No I/O, no clock, no chance, no await; imports nothing else of ours."""

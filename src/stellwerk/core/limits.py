@@ -1,0 +1,73 @@
+"""Every number that bounds something, in one place, with its reason. Names carry their unit.
+
+Where the number is Cloudflare's, the comment says so ("CF"); it was read in their public documentation in 2026.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+URL_BYTES_MAX: Final = 16 * KIB  # CF: 16 KB
+REQUEST_HEAD_BYTES_MAX: Final = 128 * KIB  # CF: 128 KB for all request headers together
+REQUEST_HEADERS_MAX: Final = 200  # no honest client is near it; keeps a head's cost bounded
+REQUEST_BODY_BYTES_MAX: Final = 100 * MIB  # CF: 100 MB on the smallest plans, answered with 413
+RESPONSE_HEAD_BYTES_MAX: Final = 128 * KIB  # CF: 128 KB
+HEAD_TIMEOUT_MS: Final = 10_000  # from the first byte of a head to its last; a slow client holds only itself
+KEEPALIVE_TIMEOUT_MS: Final = 60_000
+BODY_STALL_TIMEOUT_MS: Final = 30_000  # no byte of a body for this long ends the connection
+WAIT_UNTIL_MS: Final = 30_000  # CF: shared by all waitUntil calls of one invocation
+CHAINED_INVOCATIONS_MAX: Final = 16  # CF: error 1019 past it
+CONNECTIONS_MAX: Final = 10_000  # per node; past it new connections are answered 503 and closed
+PIPELINE_MAX: Final = 64  # requests that one connection may have waiting; then it is not read any further
+
+# -- channel ----------------------------------------------------------------------------------------------------------
+FRAME_BYTES_MAX: Final = 36 * MIB  # an RPC message (32 MiB) and its envelope
+BODY_CHUNK_BYTES: Final = 64 * KIB  # measured: larger chunks gain nothing, smaller ones cost
+INLINE_BODY_BYTES_MAX: Final = 64 * KIB  # a body that fits rides in the frame of its head
+STREAM_CREDIT_BYTES: Final = 256 * KIB  # what a sender may have under way per stream
+RPC_VALUE_BYTES_MAX: Final = 32 * MIB  # CF: 32 MiB per RPC message
+VALUE_DEPTH_MAX: Final = 200  # nesting of a value; deeper is refused instead of exhausting the stack
+
+# -- isolates ---------------------------------------------------------------------------------------------------------
+ISOLATE_START_TIMEOUT_MS: Final = 30_000  # imports of large packages on a cold disk; CF allows 1 s of CPU
+ISOLATE_IDLE_MS: Final = 60_000
+ISOLATES_PER_VERSION_MAX: Final = 4
+ISOLATES_MAX: Final = 500  # about 2.5 to 8 MiB each
+ISOLATE_DRAIN_MS: Final = 30_000  # a replaced isolate may finish what it has for so long
+INVOCATIONS_PER_ISOLATE_MAX: Final = 1_000  # past it an invocation waits for another isolate
+CRASHES_BACKOFF_MS: Final = (0, 100, 500, 2_000, 10_000)  # pause before the n-th start in a row that failed
+LOG_TEXT_BYTES_MAX: Final = 16 * KIB  # one record; longer text is cut and says so
+LOG_RECORDS_BUFFERED_MAX: Final = 10_000  # then the oldest is dropped and the drop is counted
+
+# -- workflows --------------------------------------------------------------------------------------------------------
+STEPS_PER_INSTANCE: Final = 10_000  # CF default of limits.steps
+STEPS_PER_INSTANCE_MAX: Final = 25_000  # CF: the most that limits.steps may say
+STEP_OUTPUT_BYTES_MAX: Final = MIB  # CF: 1 MiB
+EVENT_PAYLOAD_BYTES_MAX: Final = MIB  # CF: 1 MiB, params as well
+EVENTS_BUFFERED_MAX: Final = 10_000  # events of one instance that nobody waited for yet
+BATCH_CREATE_MAX: Final = 100  # CF
+SLEEP_MS_MAX: Final = 365 * 24 * 3_600_000  # CF: sleep and wait at most 365 days
+STEP_TIMEOUT_MS: Final = 600_000  # CF default: 10 minutes per attempt
+STEP_RETRIES: Final = 5  # CF default of retries.limit
+STEP_RETRY_DELAY_MS: Final = 1_000  # CF's local engine
+DELAY_FUNCTION_TIMEOUT_MS: Final = 5_000  # CF: a delay function has 5 s
+INTERRUPTIONS_MAX: Final = 10  # per step; from then on an interrupted attempt counts as a failed one
+RUN_INTERRUPTIONS_MAX: Final = 10  # of a run that recorded nothing between them; then it ends errored
+RUNS_LIVE_MAX: Final = 10_000  # runs held in memory; further ones stay queued
+RUNS_QUEUED_MAX: Final = 2_000_000  # CF
+PARK_AFTER_MS: Final = 1_000  # a run that waits longer than this leaves memory
+INLINE_VALUE_BYTES_MAX: Final = 64 * KIB  # larger values go to content-addressed blobs
+
+# -- store ------------------------------------------------------------------------------------------------------------
+GROUP_ROWS_MAX: Final = 2_000  # rows in one commit
+WRITES_WAITING_MAX: Final = 200_000  # decisions waiting for a commit; then new work is refused with capacity.exceeded
+
+# -- deployment -------------------------------------------------------------------------------------------------------
+BUNDLE_BYTES_MAX: Final = 64 * MIB  # CF: 64 MB before compression
+BUNDLE_FILES_MAX: Final = 20_000
+VARS_MAX: Final = 128  # CF: vars and secrets of one Worker
+VAR_BYTES_MAX: Final = 5 * KIB  # CF: 5 KB each

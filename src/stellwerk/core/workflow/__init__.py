@@ -1,0 +1,1 @@
+"""The rules of a durable run: statuses, inputs, entries, actions, and the pure machine that ties them."""

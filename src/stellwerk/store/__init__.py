@@ -1,0 +1,1 @@
+"""MEMORY: what survives. SQL and files behind one small Protocol per room."""

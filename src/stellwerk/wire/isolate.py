@@ -1,0 +1,344 @@
+"""Messages between the node and an isolate, versioned. Both sides may be of different releases during a roll-out.
+
+Calls: whoever starts a call numbers it, the node with even numbers, the isolate with odd ones. A body that does not
+fit into its head follows as BODY frames of the same call, ended by ``BodyEnd``; the receiver grants ``Credit`` in
+bytes. For a call of mine, what comes in is the answer's body and what goes out is the request's.
+
+Adding a field with a default at the end is compatible; anything else takes a new ``PROTOCOL`` number. Tags are never
+reused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stellwerk.core.workflow.entries import ErrorValue
+from stellwerk.core.workflow.steps import StepConfig
+
+PROTOCOL = 1
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of all messages."""
+
+
+# -- life of an isolate -----------------------------------------------------------------------------------------------
+
+
+class BindingSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One name in ``env``. ``kind``: ``plain_text``, ``json``, ``secret_text``, ``service``, ``workflow``."""
+
+    name: str
+    kind: str
+    value: Any = None  # the text or JSON of a var; {"service", "entrypoint", "props"}; {"workflow"}
+
+
+class Boot(Message, tag=1):
+    """First message to an isolate: what it is."""
+
+    protocol: int
+    worker: str
+    version_id: str
+    bundle: str  # folder with the version's files
+    main_module: str  # relative to the bundle, ends in .py
+    dependencies: list[str]  # folders for sys.path, after the main module's own
+    bindings: list[BindingSpec]
+    compatibility_date: str
+    compatibility_flags: list[str]
+    steps_max: int
+
+
+class Export(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    kind: str  # entrypoint, workflow, object
+    methods: list[str]
+
+
+class Ready(Message, tag=2):
+    protocol: int
+    exports: list[Export]
+    import_ms: int
+
+
+class BootFailed(Message, tag=3):
+    error: ErrorValue
+
+
+class Drain(Message, tag=4):
+    """Finish what you have, then end. No new work follows."""
+
+
+class LogRecord(msgspec.Struct, frozen=True, array_like=True):
+    at: int
+    level: str  # debug, info, warn, error
+    text: str
+    invocation: str = ""
+    instance: str = ""
+    step: str = ""
+    trace_id: str = ""
+    logger: str = ""
+    stack: str = ""
+
+
+class Log(Message, tag=5):
+    records: list[LogRecord]
+    dropped: int = 0
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+class HttpRequest(Message, tag=10):
+    """To an isolate: run ``fetch`` of an entrypoint. From an isolate: ``env.<binding>.fetch`` (``target`` names it)."""
+
+    call: int
+    target: str  # to an isolate: the entrypoint's class; from one: the binding's name
+    method: str
+    url: str
+    headers: HeaderList
+    body: bytes | None  # None with streaming=True: BODY frames follow
+    streaming: bool = False
+    traceparent: str = ""
+    depth: int = 0  # chained invocations so far
+    scope: int = 0  # from an isolate: the run or call on whose behalf; selects the run manifest
+    request_id: str = ""
+    props: Any = None
+    cf: Any = None
+
+
+class HttpResponse(Message, tag=11):
+    call: int
+    status: int
+    headers: HeaderList
+    body: bytes | None
+    streaming: bool = False
+    reason: str = ""
+    pending: bool = False  # waitUntil work goes on; ``CallEnded`` follows
+
+
+class RpcCall(Message, tag=12):
+    call: int
+    target: str
+    method: str
+    args: bytes  # value of [args, kwargs]
+    traceparent: str = ""
+    depth: int = 0
+    scope: int = 0
+    props: Any = None
+
+
+class RpcResult(Message, tag=13):
+    """Answer to ``RpcCall`` and ``WorkflowCall``."""
+
+    call: int
+    value: bytes
+    pending: bool = False
+
+
+class CallFailed(Message, tag=14):
+    """The call ended with an exception instead of an answer. ``code`` is a stable code of ``core/errors.py``."""
+
+    call: int
+    error: ErrorValue
+    code: str = "worker.exception"
+    pending: bool = False
+
+
+class CallEnded(Message, tag=15):
+    """The last waitUntil of an answered call has ended."""
+
+    call: int
+
+
+class CallCancelled(Message, tag=16):
+    """The caller has gone; the answer is no longer wanted."""
+
+    call: int
+
+
+class BodyEnd(Message, tag=17):
+    """No more BODY frames for this call. ``error`` not empty: the body broke off."""
+
+    call: int
+    error: str = ""
+
+
+class Credit(Message, tag=18):
+    call: int
+    size: int
+
+
+class WorkflowCall(Message, tag=19):
+    """From an isolate: an operation on a workflow binding. Answered by ``RpcResult`` or ``CallFailed``."""
+
+    call: int
+    binding: str
+    operation: str  # create, create_batch, get, status, terminate, send_event
+    args: bytes  # value, a dict
+    scope: int = 0
+    traceparent: str = ""
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+class RunStart(Message, tag=30):
+    """Run an instance from the top against its journal. ``run`` numbers this life of the instance in this node."""
+
+    run: int
+    workflow: str
+    class_name: str
+    instance_id: str
+    params: bytes
+    created_at: int
+    journal: list[bytes]  # encoded entries, in order, without values that were replaced (see ``blobs``)
+    blobs: dict[str, bytes]  # sha256 -> value, for the BlobRefs in the journal
+    now: int  # the journal's clock at the start
+    careful: bool = False  # ask before each attempt (``StepRequested`` -> ``AttemptGranted``)
+    traceparent: str = ""
+    preserve_non_retryable: bool = True
+
+
+class StepDone(Message, tag=31):
+    run: int
+    key: str
+    name: str
+    count: int
+    attempt: int
+    started_at: int
+    value: bytes
+    config: StepConfig | None = None
+    nested: bool = False
+
+
+class StepFailed(Message, tag=32):
+    run: int
+    key: str
+    name: str
+    count: int
+    attempt: int
+    started_at: int
+    error: ErrorValue
+    retryable: bool
+    delay_ms: int | None = None  # what a delay function answered
+    config: StepConfig | None = None
+    nested: bool = False
+    fatal: bool = False  # ends the whole run at once (a result that cannot be serialised)
+
+
+class StepStarted(Message, tag=33):
+    """An attempt that lasts longer than a moment says so; no answer."""
+
+    run: int
+    key: str
+    name: str
+    count: int
+    attempt: int
+    started_at: int
+    config: StepConfig | None = None
+
+
+class StepRequested(Message, tag=34):
+    """In careful mode: may this attempt begin? Answered by ``AttemptGranted``."""
+
+    run: int
+    key: str
+    name: str
+    count: int
+    attempt: int
+    config: StepConfig | None = None
+
+
+class AttemptGranted(Message, tag=35):
+    """Begin this attempt now: the answer to ``StepRequested``, and what follows when a retry delay has passed."""
+
+    run: int
+    key: str
+    attempt: int
+
+
+class SleepRequested(Message, tag=36):
+    run: int
+    key: str
+    name: str
+    count: int
+    wake_at: int  # absolute
+    hidden: bool = False
+
+
+class SleepReleased(Message, tag=37):
+    """The program let go of a hidden timer."""
+
+    run: int
+    key: str
+
+
+class WaitRequested(Message, tag=38):
+    run: int
+    key: str
+    name: str
+    count: int
+    event_type: str
+    timeout_ms: int
+
+
+class RunSettled(Message, tag=39):
+    """Nothing of this run executes now; all that it waits for are timers, retries and events."""
+
+    run: int
+
+
+class RunReturned(Message, tag=40):
+    run: int
+    value: bytes
+
+
+class RunFailed(Message, tag=41):
+    run: int
+    error: ErrorValue
+
+
+class RunDiverged(Message, tag=42):
+    """The program asked for something else than the journal says."""
+
+    run: int
+    reason: str
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True):
+    """One completion of a delivery. ``value`` None with no error: the isolate still holds the step's own result."""
+
+    key: str
+    value: bytes | None = None
+    error: ErrorValue | None = None
+
+
+class Deliver(Message, tag=43):
+    """One delivery group, recorded. The program sees all of it before it goes on."""
+
+    run: int
+    completions: list[Completion]
+    now: int
+
+
+class RunStop(Message, tag=44):
+    """Forget this run without a word: terminated, parked, or taken over. In-flight attempts are cancelled."""
+
+    run: int
+    reason: str
+
+
+AnyMessage = (
+    Boot | Ready | BootFailed | Drain | Log | HttpRequest | HttpResponse | RpcCall | RpcResult | CallFailed | CallEnded
+    | CallCancelled | BodyEnd | Credit | WorkflowCall | RunStart | StepDone | StepFailed | StepStarted | StepRequested
+    | AttemptGranted | SleepRequested | SleepReleased | WaitRequested | RunSettled | RunReturned | RunFailed
+    | RunDiverged | Deliver | RunStop
+)
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode = msgspec.msgpack.Decoder(AnyMessage).decode
