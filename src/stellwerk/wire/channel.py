@@ -50,7 +50,8 @@ class Channel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         if self._end_of_turn is None:
-            self._end_of_turn = asyncio.get_running_loop().call_soon
+            loop = asyncio.get_running_loop()
+            self._end_of_turn = lambda callback: cast(None, loop.call_soon(callback))
 
     def data_received(self, data: bytes) -> None:
         batch: list[Any] = []

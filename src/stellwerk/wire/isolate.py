@@ -37,7 +37,7 @@ class BindingSpec(msgspec.Struct, frozen=True, array_like=True):
     value: Any = None  # the text or JSON of a var; {"service", "entrypoint", "props"}; {"workflow"}
 
 
-class Boot(Message, tag=1):
+class Boot(Message, frozen=True, tag=1):
     """First message to an isolate: what it is."""
 
     protocol: int
@@ -58,17 +58,17 @@ class Export(msgspec.Struct, frozen=True, array_like=True):
     methods: list[str]
 
 
-class Ready(Message, tag=2):
+class Ready(Message, frozen=True, tag=2):
     protocol: int
     exports: list[Export]
     import_ms: int
 
 
-class BootFailed(Message, tag=3):
+class BootFailed(Message, frozen=True, tag=3):
     error: ErrorValue
 
 
-class Drain(Message, tag=4):
+class Drain(Message, frozen=True, tag=4):
     """Finish what you have, then end. No new work follows."""
 
 
@@ -84,7 +84,7 @@ class LogRecord(msgspec.Struct, frozen=True, array_like=True):
     stack: str = ""
 
 
-class Log(Message, tag=5):
+class Log(Message, frozen=True, tag=5):
     records: list[LogRecord]
     dropped: int = 0
 
@@ -92,7 +92,7 @@ class Log(Message, tag=5):
 # -- calls ------------------------------------------------------------------------------------------------------------
 
 
-class HttpRequest(Message, tag=10):
+class HttpRequest(Message, frozen=True, tag=10):
     """To an isolate: run ``fetch`` of an entrypoint. From an isolate: ``env.<binding>.fetch`` (``target`` names it)."""
 
     call: int
@@ -110,7 +110,7 @@ class HttpRequest(Message, tag=10):
     cf: Any = None
 
 
-class HttpResponse(Message, tag=11):
+class HttpResponse(Message, frozen=True, tag=11):
     call: int
     status: int
     headers: HeaderList
@@ -120,7 +120,7 @@ class HttpResponse(Message, tag=11):
     pending: bool = False  # waitUntil work goes on; ``CallEnded`` follows
 
 
-class RpcCall(Message, tag=12):
+class RpcCall(Message, frozen=True, tag=12):
     call: int
     target: str
     method: str
@@ -131,7 +131,7 @@ class RpcCall(Message, tag=12):
     props: Any = None
 
 
-class RpcResult(Message, tag=13):
+class RpcResult(Message, frozen=True, tag=13):
     """Answer to ``RpcCall`` and ``WorkflowCall``."""
 
     call: int
@@ -139,7 +139,7 @@ class RpcResult(Message, tag=13):
     pending: bool = False
 
 
-class CallFailed(Message, tag=14):
+class CallFailed(Message, frozen=True, tag=14):
     """The call ended with an exception instead of an answer. ``code`` is a stable code of ``core/errors.py``."""
 
     call: int
@@ -148,31 +148,31 @@ class CallFailed(Message, tag=14):
     pending: bool = False
 
 
-class CallEnded(Message, tag=15):
+class CallEnded(Message, frozen=True, tag=15):
     """The last waitUntil of an answered call has ended."""
 
     call: int
 
 
-class CallCancelled(Message, tag=16):
+class CallCancelled(Message, frozen=True, tag=16):
     """The caller has gone; the answer is no longer wanted."""
 
     call: int
 
 
-class BodyEnd(Message, tag=17):
+class BodyEnd(Message, frozen=True, tag=17):
     """No more BODY frames for this call. ``error`` not empty: the body broke off."""
 
     call: int
     error: str = ""
 
 
-class Credit(Message, tag=18):
+class Credit(Message, frozen=True, tag=18):
     call: int
     size: int
 
 
-class WorkflowCall(Message, tag=19):
+class WorkflowCall(Message, frozen=True, tag=19):
     """From an isolate: an operation on a workflow binding. Answered by ``RpcResult`` or ``CallFailed``."""
 
     call: int
@@ -186,7 +186,7 @@ class WorkflowCall(Message, tag=19):
 # -- runs -------------------------------------------------------------------------------------------------------------
 
 
-class RunStart(Message, tag=30):
+class RunStart(Message, frozen=True, tag=30):
     """Run an instance from the top against its journal. ``run`` numbers this life of the instance in this node."""
 
     run: int
@@ -203,7 +203,7 @@ class RunStart(Message, tag=30):
     preserve_non_retryable: bool = True
 
 
-class StepDone(Message, tag=31):
+class StepDone(Message, frozen=True, tag=31):
     run: int
     key: str
     name: str
@@ -215,7 +215,7 @@ class StepDone(Message, tag=31):
     nested: bool = False
 
 
-class StepFailed(Message, tag=32):
+class StepFailed(Message, frozen=True, tag=32):
     run: int
     key: str
     name: str
@@ -230,7 +230,7 @@ class StepFailed(Message, tag=32):
     fatal: bool = False  # ends the whole run at once (a result that cannot be serialised)
 
 
-class StepStarted(Message, tag=33):
+class StepStarted(Message, frozen=True, tag=33):
     """An attempt that lasts longer than a moment says so; no answer."""
 
     run: int
@@ -242,7 +242,7 @@ class StepStarted(Message, tag=33):
     config: StepConfig | None = None
 
 
-class StepRequested(Message, tag=34):
+class StepRequested(Message, frozen=True, tag=34):
     """In careful mode: may this attempt begin? Answered by ``AttemptGranted``."""
 
     run: int
@@ -253,7 +253,7 @@ class StepRequested(Message, tag=34):
     config: StepConfig | None = None
 
 
-class AttemptGranted(Message, tag=35):
+class AttemptGranted(Message, frozen=True, tag=35):
     """Begin this attempt now: the answer to ``StepRequested``, and what follows when a retry delay has passed."""
 
     run: int
@@ -261,7 +261,7 @@ class AttemptGranted(Message, tag=35):
     attempt: int
 
 
-class SleepRequested(Message, tag=36):
+class SleepRequested(Message, frozen=True, tag=36):
     run: int
     key: str
     name: str
@@ -270,14 +270,14 @@ class SleepRequested(Message, tag=36):
     hidden: bool = False
 
 
-class SleepReleased(Message, tag=37):
+class SleepReleased(Message, frozen=True, tag=37):
     """The program let go of a hidden timer."""
 
     run: int
     key: str
 
 
-class WaitRequested(Message, tag=38):
+class WaitRequested(Message, frozen=True, tag=38):
     run: int
     key: str
     name: str
@@ -286,23 +286,23 @@ class WaitRequested(Message, tag=38):
     timeout_ms: int
 
 
-class RunSettled(Message, tag=39):
+class RunSettled(Message, frozen=True, tag=39):
     """Nothing of this run executes now; all that it waits for are timers, retries and events."""
 
     run: int
 
 
-class RunReturned(Message, tag=40):
+class RunReturned(Message, frozen=True, tag=40):
     run: int
     value: bytes
 
 
-class RunFailed(Message, tag=41):
+class RunFailed(Message, frozen=True, tag=41):
     run: int
     error: ErrorValue
 
 
-class RunDiverged(Message, tag=42):
+class RunDiverged(Message, frozen=True, tag=42):
     """The program asked for something else than the journal says."""
 
     run: int
@@ -317,7 +317,7 @@ class Completion(msgspec.Struct, frozen=True, array_like=True):
     error: ErrorValue | None = None
 
 
-class Deliver(Message, tag=43):
+class Deliver(Message, frozen=True, tag=43):
     """One delivery group, recorded. The program sees all of it before it goes on."""
 
     run: int
@@ -325,7 +325,7 @@ class Deliver(Message, tag=43):
     now: int
 
 
-class RunStop(Message, tag=44):
+class RunStop(Message, frozen=True, tag=44):
     """Forget this run without a word: terminated, parked, or taken over. In-flight attempts are cancelled."""
 
     run: int
@@ -333,10 +333,36 @@ class RunStop(Message, tag=44):
 
 
 AnyMessage = (
-    Boot | Ready | BootFailed | Drain | Log | HttpRequest | HttpResponse | RpcCall | RpcResult | CallFailed | CallEnded
-    | CallCancelled | BodyEnd | Credit | WorkflowCall | RunStart | StepDone | StepFailed | StepStarted | StepRequested
-    | AttemptGranted | SleepRequested | SleepReleased | WaitRequested | RunSettled | RunReturned | RunFailed
-    | RunDiverged | Deliver | RunStop
+    Boot
+    | Ready
+    | BootFailed
+    | Drain
+    | Log
+    | HttpRequest
+    | HttpResponse
+    | RpcCall
+    | RpcResult
+    | CallFailed
+    | CallEnded
+    | CallCancelled
+    | BodyEnd
+    | Credit
+    | WorkflowCall
+    | RunStart
+    | StepDone
+    | StepFailed
+    | StepStarted
+    | StepRequested
+    | AttemptGranted
+    | SleepRequested
+    | SleepReleased
+    | WaitRequested
+    | RunSettled
+    | RunReturned
+    | RunFailed
+    | RunDiverged
+    | Deliver
+    | RunStop
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     at: int
 
 
-class Created(Entry, tag=1):
+class Created(Entry, frozen=True, tag=1):
     """First entry of every incarnation."""
 
     params: Value
@@ -55,7 +55,7 @@ class Created(Entry, tag=1):
     preserve_non_retryable: bool = True
 
 
-class StepSucceeded(Entry, tag=2):
+class StepSucceeded(Entry, frozen=True, tag=2):
     key: str
     name: str
     count: int
@@ -67,7 +67,7 @@ class StepSucceeded(Entry, tag=2):
     sensitive: bool = False
 
 
-class AttemptStarted(Entry, tag=3):
+class AttemptStarted(Entry, frozen=True, tag=3):
     """Written before an attempt that may be the second one after an unclean end, and lazily for attempts that last."""
 
     key: str
@@ -77,7 +77,7 @@ class AttemptStarted(Entry, tag=3):
     config: StepConfig | None = None
 
 
-class AttemptInterrupted(Entry, tag=4):
+class AttemptInterrupted(Entry, frozen=True, tag=4):
     """The attempt ended because of something else; it does not count against the retries."""
 
     key: str
@@ -85,7 +85,7 @@ class AttemptInterrupted(Entry, tag=4):
     cause: str
 
 
-class AttemptFailed(Entry, tag=5):
+class AttemptFailed(Entry, frozen=True, tag=5):
     """A failed attempt that will be followed by another at ``retry_at``."""
 
     key: str
@@ -98,7 +98,7 @@ class AttemptFailed(Entry, tag=5):
     config: StepConfig | None = None
 
 
-class StepErrored(Entry, tag=6):
+class StepErrored(Entry, frozen=True, tag=6):
     """The step failed for good: no retries left, or a non-retryable error. ``run()`` sees the error."""
 
     key: str
@@ -111,7 +111,7 @@ class StepErrored(Entry, tag=6):
     config: StepConfig | None = None
 
 
-class SleepStarted(Entry, tag=7):
+class SleepStarted(Entry, frozen=True, tag=7):
     key: str
     name: str
     count: int
@@ -119,18 +119,18 @@ class SleepStarted(Entry, tag=7):
     hidden: bool = False  # a timer of asyncio in workflow code, not a step of the user's
 
 
-class SleepCompleted(Entry, tag=8):
+class SleepCompleted(Entry, frozen=True, tag=8):
     key: str
     delivery: int
 
 
-class SleepCancelled(Entry, tag=9):
+class SleepCancelled(Entry, frozen=True, tag=9):
     """The program let go of a timer of asyncio (a time-out that was not needed)."""
 
     key: str
 
 
-class WaitStarted(Entry, tag=10):
+class WaitStarted(Entry, frozen=True, tag=10):
     key: str
     name: str
     count: int
@@ -139,12 +139,12 @@ class WaitStarted(Entry, tag=10):
     timeout_ms: int
 
 
-class EventReceived(Entry, tag=11):
+class EventReceived(Entry, frozen=True, tag=11):
     event_type: str
     payload: Value
 
 
-class WaitCompleted(Entry, tag=12):
+class WaitCompleted(Entry, frozen=True, tag=12):
     """The oldest buffered event of the type went to this wait."""
 
     key: str
@@ -154,48 +154,65 @@ class WaitCompleted(Entry, tag=12):
     delivery: int
 
 
-class WaitTimedOut(Entry, tag=13):
+class WaitTimedOut(Entry, frozen=True, tag=13):
     key: str
     error: ErrorValue
     delivery: int
 
 
-class Suspended(Entry, tag=14):
+class Suspended(Entry, frozen=True, tag=14):
     """Everything the program waits for is a timer or an event: status ``waiting``. ``wake_at`` 0: only an event."""
 
     wake_at: int
 
 
-class RunInterrupted(Entry, tag=15):
+class RunInterrupted(Entry, frozen=True, tag=15):
     """The isolate or the node ended while the run was live."""
 
     cause: str
 
 
-class Completed(Entry, tag=16):
+class Completed(Entry, frozen=True, tag=16):
     value: Value
 
 
-class Errored(Entry, tag=17):
+class Errored(Entry, frozen=True, tag=17):
     error: ErrorValue
 
 
-class Terminated(Entry, tag=18):
+class Terminated(Entry, frozen=True, tag=18):
     trigger: str
 
 
-class Paused(Entry, tag=19):
+class Paused(Entry, frozen=True, tag=19):
     reason: str
 
 
-class Resumed(Entry, tag=20):
+class Resumed(Entry, frozen=True, tag=20):
     """Back to ``queued`` after a pause."""
 
 
 AnyEntry = (
-    Created | StepSucceeded | AttemptStarted | AttemptInterrupted | AttemptFailed | StepErrored | SleepStarted
-    | SleepCompleted | SleepCancelled | WaitStarted | EventReceived | WaitCompleted | WaitTimedOut | Suspended
-    | RunInterrupted | Completed | Errored | Terminated | Paused | Resumed
+    Created
+    | StepSucceeded
+    | AttemptStarted
+    | AttemptInterrupted
+    | AttemptFailed
+    | StepErrored
+    | SleepStarted
+    | SleepCompleted
+    | SleepCancelled
+    | WaitStarted
+    | EventReceived
+    | WaitCompleted
+    | WaitTimedOut
+    | Suspended
+    | RunInterrupted
+    | Completed
+    | Errored
+    | Terminated
+    | Paused
+    | Resumed
 )
 
 _encoder = msgspec.msgpack.Encoder()

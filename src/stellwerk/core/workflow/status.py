@@ -23,8 +23,9 @@ class Status(StrEnum):
 TERMINAL = frozenset({Status.COMPLETE, Status.ERRORED, Status.TERMINATED})
 
 MOVES: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING, Status.PAUSED, Status.TERMINATED, Status.ERRORED, Status.COMPLETE,
-                              Status.WAITING}),
+    Status.QUEUED: frozenset(
+        {Status.RUNNING, Status.PAUSED, Status.TERMINATED, Status.ERRORED, Status.COMPLETE, Status.WAITING}
+    ),
     Status.RUNNING: frozenset({Status.WAITING, Status.PAUSED, Status.WAITING_FOR_PAUSE, *TERMINAL}),
     Status.WAITING: frozenset({Status.RUNNING, Status.PAUSED, *TERMINAL}),
     Status.WAITING_FOR_PAUSE: frozenset({Status.PAUSED, Status.RUNNING, *TERMINAL}),

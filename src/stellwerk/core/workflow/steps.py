@@ -96,7 +96,11 @@ def parse_config(name: str, given: object) -> StepConfig:
 def _parse_retries(given: object) -> tuple[int, int | str, Backoff]:
     if given is None:
         return DEFAULT_CONFIG.retries, DEFAULT_CONFIG.delay, DEFAULT_CONFIG.backoff
-    if not isinstance(given, dict) or set(given) - {"limit", "delay", "backoff"} or not {"limit", "delay"} <= set(given):
+    if (
+        not isinstance(given, dict)
+        or set(given) - {"limit", "delay", "backoff"}
+        or not {"limit", "delay"} <= set(given)
+    ):
         raise ValueError("retries")
     limit, delay, backoff = given["limit"], given["delay"], given.get("backoff", DEFAULT_CONFIG.backoff)
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
