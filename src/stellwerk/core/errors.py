@@ -40,7 +40,7 @@ class StellwerkError(Exception):
 
 
 class ConfigError(StellwerkError):
-    """A configuration file says something that cannot be honoured. ``file``, ``line`` and ``key`` point at the place."""
+    """A configuration file cannot be honoured. ``file``, ``line`` and ``key`` point at the place."""
 
     code = "config.invalid"
     fault = Fault.USER

@@ -109,7 +109,7 @@ class WorkflowRoom(Protocol):
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class VersionRow:
-    """An immutable version of a Worker. ``config`` is the manifest as JSON bytes; ``bundle`` names its files by hash."""
+    """An immutable version of a Worker. ``config`` is its manifest as JSON; ``bundle`` names its files by hash."""
 
     account_id: str
     worker: str
