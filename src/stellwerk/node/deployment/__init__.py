@@ -1,0 +1,1 @@
+"""Versions, deployments and bundles: upload, roll out, freeze run manifests."""

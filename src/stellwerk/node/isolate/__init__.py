@@ -1,0 +1,1 @@
+"""Isolates as the node sees them: the pool, one process, its channel."""

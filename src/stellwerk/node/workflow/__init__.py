@@ -1,0 +1,1 @@
+"""Durable runs: read, decide, record, act."""

@@ -1,0 +1,1 @@
+"""A workspace: folders with Workers, loaded and watched by `stellwerk dev`."""
