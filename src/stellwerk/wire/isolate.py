@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.entries import ErrorValue
-from stellwerk.core.workflow.steps import StepConfig
+from stellwerk.core.workflow.inputs import RunReport
 
 PROTOCOL = 1
 
@@ -203,118 +204,12 @@ class RunStart(Message, frozen=True, tag=30):
     preserve_non_retryable: bool = True
 
 
-class StepDone(Message, frozen=True, tag=31):
-    run: int
-    key: str
-    name: str
-    count: int
-    attempt: int
-    started_at: int
-    value: bytes
-    config: StepConfig | None = None
-    nested: bool = False
-
-
-class StepFailed(Message, frozen=True, tag=32):
-    run: int
-    key: str
-    name: str
-    count: int
-    attempt: int
-    started_at: int
-    error: ErrorValue
-    retryable: bool
-    delay_ms: int | None = None  # what a delay function answered
-    config: StepConfig | None = None
-    nested: bool = False
-    fatal: bool = False  # ends the whole run at once (a result that cannot be serialised)
-
-
-class StepStarted(Message, frozen=True, tag=33):
-    """An attempt that lasts longer than a moment says so; no answer."""
-
-    run: int
-    key: str
-    name: str
-    count: int
-    attempt: int
-    started_at: int
-    config: StepConfig | None = None
-
-
-class StepRequested(Message, frozen=True, tag=34):
-    """In careful mode: may this attempt begin? Answered by ``AttemptGranted``."""
-
-    run: int
-    key: str
-    name: str
-    count: int
-    attempt: int
-    config: StepConfig | None = None
-
-
 class AttemptGranted(Message, frozen=True, tag=35):
     """Begin this attempt now: the answer to ``StepRequested``, and what follows when a retry delay has passed."""
 
     run: int
     key: str
     attempt: int
-
-
-class SleepRequested(Message, frozen=True, tag=36):
-    run: int
-    key: str
-    name: str
-    count: int
-    wake_at: int  # absolute
-    hidden: bool = False
-
-
-class SleepReleased(Message, frozen=True, tag=37):
-    """The program let go of a hidden timer."""
-
-    run: int
-    key: str
-
-
-class WaitRequested(Message, frozen=True, tag=38):
-    run: int
-    key: str
-    name: str
-    count: int
-    event_type: str
-    timeout_ms: int
-
-
-class RunSettled(Message, frozen=True, tag=39):
-    """Nothing of this run executes now; all that it waits for are timers, retries and events."""
-
-    run: int
-
-
-class RunReturned(Message, frozen=True, tag=40):
-    run: int
-    value: bytes
-
-
-class RunFailed(Message, frozen=True, tag=41):
-    run: int
-    error: ErrorValue
-
-
-class RunDiverged(Message, frozen=True, tag=42):
-    """The program asked for something else than the journal says."""
-
-    run: int
-    reason: str
-
-
-class Completion(msgspec.Struct, frozen=True, array_like=True):
-    """One completion of a delivery. ``value`` None with no error: the isolate still holds the step's own result."""
-
-    key: str
-    value: bytes | None = None
-    error: ErrorValue | None = None
 
 
 class Deliver(Message, frozen=True, tag=43):
@@ -349,20 +244,10 @@ AnyMessage = (
     | Credit
     | WorkflowCall
     | RunStart
-    | StepDone
-    | StepFailed
-    | StepStarted
-    | StepRequested
     | AttemptGranted
-    | SleepRequested
-    | SleepReleased
-    | WaitRequested
-    | RunSettled
-    | RunReturned
-    | RunFailed
-    | RunDiverged
     | Deliver
     | RunStop
+    | RunReport
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -170,6 +170,7 @@ class RunInterrupted(Entry, frozen=True, tag=15):
     """The isolate or the node ended while the run was live."""
 
     cause: str
+    node: bool = False
 
 
 class Completed(Entry, frozen=True, tag=16):

@@ -132,3 +132,7 @@ def retry_delay_ms(config: StepConfig, failed_attempts: int, base_ms: int | None
 def may_retry(config: StepConfig, failed_attempts: int) -> bool:
     """Whether another attempt follows the ``failed_attempts``-th failure: attempts = retries + 1."""
     return config.retries == UNLIMITED or failed_attempts <= config.retries
+
+
+def step_limit_text(steps_max: int) -> str:
+    return f"The limit of {steps_max} steps has been reached. This limit can be changed in your worker configuration."

@@ -1,0 +1,43 @@
+"""Actions: everything the node may have to do after a decision is on disk. Each is safe to repeat."""
+
+from __future__ import annotations
+
+import msgspec
+
+from stellwerk.core.workflow.entries import ErrorValue, Value
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True):
+    """One completion of a delivery group, as it goes to the program.
+
+    ``value`` None without ``error``: the isolate still holds the result that it reported.
+    """
+
+    key: str
+    value: Value | None = None
+    error: ErrorValue | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Let the isolate begin this attempt."""
+
+    key: str
+    attempt: int
+
+
+class Decision:
+    """What one or several inputs of one run lead to: entries for the journal, then actions, in this order.
+
+    ``delivery`` is the number of the delivery group that ``completions`` form (0: none). ``stop`` not empty: the
+    isolate has to forget the run, for this reason. ``take_up``: the run needs an isolate again.
+    """
+
+    __slots__ = ("completions", "delivery", "entries", "grants", "stop", "take_up")
+
+    def __init__(self) -> None:
+        self.entries: list[msgspec.Struct] = []
+        self.completions: list[Completion] = []
+        self.grants: list[Grant] = []
+        self.delivery = 0
+        self.stop = ""
+        self.take_up = False
