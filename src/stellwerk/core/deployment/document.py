@@ -1,9 +1,9 @@
 """A configuration file as it was read: its data, and the line of each key.
 
-Both readers (``jsonc.py``, ``toml.py``) end in a ``Document``, so that whatever looks at the values later can say where
-the culprit stands. A *place* is the path of a key as people write it: ``services[0].binding``, ``env.staging.vars``.
-``Table`` is how values are taken out: each method returns the type it names or raises a ``ConfigError`` with file, line,
-key, what was found and what is expected.
+Both readers (``jsonc.py``, ``toml.py``) end in a ``Document``, so that whatever looks at the values later can say
+where the culprit stands. A *place* is the path of a key as people write it: ``services[0].binding``, ``env.staging.vars``.
+``Table`` is how values are taken out: each method returns the type it names or raises a ``ConfigError`` with file,
+line, key, what was found and what is expected.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Table:
         return self.document.error(self.place_of(key), f"{found}, expected {expected}.", cure=cure)
 
     def text(self, key: str, expected: str = "a text") -> str | None:
-        """The text of ``key``; None when it is absent. An empty text is refused: nothing that we honour may be empty."""
+        """The text of ``key``; None when it is absent. An empty text is refused: no key that we honour allows it."""
         if key not in self.data:
             return None
         value = self.data[key]

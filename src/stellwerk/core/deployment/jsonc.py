@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from typing import Any, NoReturn
+from typing import Any
 
 from stellwerk.core.deployment.document import Document, child
 from stellwerk.core.errors import ConfigError
@@ -24,7 +24,7 @@ _DIGITS_MAX = 400  # of one number; int() itself gives up at some thousands, wit
 
 
 def parse_jsonc(text: str, file: str) -> Document:
-    """Read ``text`` as an object. Raises ``ConfigError`` with the line of the first thing that is not as it should be."""
+    """Read ``text`` as an object. Raises ``ConfigError`` with the line of the first thing that is amiss."""
     check_text(text, file)
     reader = _Reader(text.removeprefix("\ufeff"), file)
     data = reader.document()
@@ -55,16 +55,16 @@ class _Reader:
     def document(self) -> dict[str, Any]:
         self.skip()
         if not self.text.startswith("{", self.at):
-            self.fail(f"found {self.next_words()}, expected an object: {{ … }}.")
+            raise self.error(f"found {self.next_words()}, expected an object: {{ … }}.")
         data = self.object_("", 1)
         self.skip()
         if self.at < len(self.text):
-            self.fail(f"found {self.next_words()} behind the end of the object.")
+            raise self.error(f"found {self.next_words()} behind the end of the object.")
         return data
 
     def value(self, place: str, depth: int) -> Any:
         if depth > CONFIG_DEPTH_MAX:
-            self.fail(f"nested deeper than {CONFIG_DEPTH_MAX} levels.", place)
+            raise self.error(f"nested deeper than {CONFIG_DEPTH_MAX} levels.", place)
         start = self.text[self.at : self.at + 1]
         if start == "{":
             return self.object_(place, depth)
@@ -78,7 +78,7 @@ class _Reader:
         if word and word.group() in _WORDS:
             self.at = word.end()
             return _WORDS[word.group()]
-        self.fail(f"found {self.next_words()}, expected a value.", place)
+        raise self.error(f"found {self.next_words()}, expected a value.", place)
 
     def object_(self, place: str, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -86,7 +86,7 @@ class _Reader:
         while self.more("}", place):
             line = self.line()
             if not self.text.startswith('"', self.at):
-                self.fail(f'found {self.next_words()}, expected a key in double quotes or "}}".', place)
+                raise self.error(f'found {self.next_words()}, expected a key in double quotes or "}}".', place)
             key = self.string(place)
             here = child(place, key)
             if key in found:
@@ -94,7 +94,7 @@ class _Reader:
             self.lines[here] = line
             self.skip()
             if not self.text.startswith(":", self.at):
-                self.fail(f'found {self.next_words()}, expected ":" behind the key.', here)
+                raise self.error(f'found {self.next_words()}, expected ":" behind the key.', here)
             self.at += 1
             self.skip()
             found[key] = self.value(here, depth + 1)
@@ -115,7 +115,7 @@ class _Reader:
         """Whether an item follows; steps over the closing bracket if not."""
         self.skip()
         if self.at >= len(self.text):
-            self.fail(f'the text ends here, expected "{closing}".', place)
+            raise self.error(f'the text ends here, expected "{closing}".', place)
         if self.text.startswith(closing, self.at):
             self.at += 1
             return False
@@ -127,30 +127,30 @@ class _Reader:
         if self.text.startswith(",", self.at):
             self.at += 1
         elif self.at < len(self.text) and not self.text.startswith(closing, self.at):
-            self.fail(f'found {self.next_words()}, expected "," or "{closing}".', place)
+            raise self.error(f'found {self.next_words()}, expected "," or "{closing}".', place)
 
     def string(self, place: str) -> str:
         token = _STRING.match(self.text, self.at)
         if token is None:
-            self.fail("this text in double quotes does not end on its line.", place)
+            raise self.error("this text in double quotes does not end on its line.", place)
         try:
             found: str = json.loads(token.group())
             found.encode()  # half of a surrogate pair cannot be stored or sent
         except ValueError:
-            self.fail(f"{token.group()[:60]} has an escape or a character that JSON does not allow.", place)
+            raise self.error(f"{token.group()[:60]} has an escape or a character that JSON does not allow.", place)
         self.at = token.end()
         return found
 
     def number(self, place: str) -> int | float:
         token = _NUMBER.match(self.text, self.at)
         if token is None or _WORD.match(self.text, token.end()) or self.text[token.end() : token.end() + 1].isdigit():
-            self.fail(f"found {self.next_words()}, expected a number as JSON writes it.", place)
+            raise self.error(f"found {self.next_words()}, expected a number as JSON writes it.", place)
         if len(token.group()) > _DIGITS_MAX:
-            self.fail(f"this number has more than {_DIGITS_MAX} digits.", place)
+            raise self.error(f"this number has more than {_DIGITS_MAX} digits.", place)
         whole = token.group(1) is None and token.group(2) is None
         found = int(token.group()) if whole else float(token.group())
         if found in (float("inf"), float("-inf")):
-            self.fail(f"the number {token.group()[:60]} is too large.", place)
+            raise self.error(f"the number {token.group()[:60]} is too large.", place)
         self.at = token.end()
         return found
 
@@ -159,7 +159,7 @@ class _Reader:
         match = _SPACE.match(self.text, self.at)
         self.at = match.end() if match else self.at
         if self.text.startswith("/*", self.at):
-            self.fail('this comment has no end, expected "*/".')
+            raise self.error('this comment has no end, expected "*/".')
 
     def line(self) -> int:
         return bisect_right(self._line_ends, self.at - 1) + 1
@@ -170,5 +170,5 @@ class _Reader:
         word = _WORD.match(self.text, self.at)
         return json.dumps(word.group()[:40] if word else self.text[self.at], ensure_ascii=False)
 
-    def fail(self, message: str, place: str = "") -> NoReturn:
-        raise ConfigError(message, file=self.file, line=self.line(), key=place)
+    def error(self, message: str, place: str = "") -> ConfigError:
+        return ConfigError(message, file=self.file, line=self.line(), key=place)
