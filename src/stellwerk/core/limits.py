@@ -23,6 +23,11 @@ WAIT_UNTIL_MS: Final = 30_000  # CF: shared by all waitUntil calls of one invoca
 CHAINED_INVOCATIONS_MAX: Final = 16  # CF: error 1019 past it
 CONNECTIONS_MAX: Final = 10_000  # per node; past it new connections are answered 503 and closed
 PIPELINE_MAX: Final = 64  # requests that one connection may have waiting; then it is not read any further
+INGRESS_WRITE_BUFFER_BYTES: Final = 256 * KIB  # of answers that a slow client has not read; then the writer is paused
+CHUNK_OVERHEAD_BYTES_MAX: Final = 4 * KIB  # chunk extensions and trailers of one body; no honest client is near it
+BODY_PROGRESS_BYTES: Final = KIB  # a body that brings less than this per BODY_STALL_TIMEOUT_MS counts as stalled
+INGRESS_LINGER_MS: Final = 2_000  # after a refusal: read and discard, so that the answer is not lost in a reset
+INGRESS_SWEEP_MS: Final = 1_000  # how often deadlines of connections are looked at; they are this coarse
 
 # -- channel ----------------------------------------------------------------------------------------------------------
 FRAME_BYTES_MAX: Final = 36 * MIB  # an RPC message (32 MiB) and its envelope
@@ -39,6 +44,14 @@ ISOLATES_PER_VERSION_MAX: Final = 4
 ISOLATES_MAX: Final = 500  # about 2.5 to 8 MiB each
 ISOLATE_DRAIN_MS: Final = 30_000  # a replaced isolate may finish what it has for so long
 INVOCATIONS_PER_ISOLATE_MAX: Final = 1_000  # past it an invocation waits for another isolate
+ISOLATE_LOAD_SCALE_UP: Final = 100  # when each isolate of a version has this much, another one is started
+ISOLATE_WAITERS_MAX: Final = 10_000  # invocations of one version that wait for an isolate
+ISOLATE_OPEN_FILES_MAX: Final = 1024  # RLIMIT_NOFILE of an isolate
+ISOLATE_STOP_GRACE_MS: Final = 3_000  # at the end of the node: from "finish" to SIGKILL
+ISOLATE_EXIT_GRACE_MS: Final = 1_000  # from the end of its channel to the end of the process, or the other way round
+ISOLATE_SWEEP_MS: Final = 1_000  # how often idle isolates are looked for
+ISOLATE_OUTPUT_READ_BYTES: Final = 64 * KIB  # of raw output, per isolate and loop turn: a flood slows only itself
+ZYGOTE_START_TIMEOUT_MS: Final = 20_000  # its imports take 0.1 s; this is for a cold disk
 CRASHES_BACKOFF_MS: Final = (0, 100, 500, 2_000, 10_000)  # pause before the n-th start in a row that failed
 LOG_TEXT_BYTES_MAX: Final = 16 * KIB  # one record; longer text is cut and says so
 LOG_RECORDS_BUFFERED_MAX: Final = 10_000  # then the oldest is dropped and the drop is counted
