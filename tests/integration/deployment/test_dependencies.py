@@ -154,8 +154,8 @@ def test_one_who_gives_up_does_not_end_the_installation_for_the_other(tmp_path: 
             hasty = asyncio.create_task(dependencies.ensure(bundle))
             patient = asyncio.create_task(dependencies.ensure(bundle))
             async with asyncio.timeout(20):
-                while not names_in(tmp_path / "dependencies"):  # until the installation is under way
-                    await asyncio.sleep(0)  # noqa: ASYNC110 - a folder has no event
+                while not names_in(tmp_path / "dependencies"):  # noqa: ASYNC110 - a folder has no event
+                    await asyncio.sleep(0)
             hasty.cancel()
             [folder] = (await patient).folders
             assert (folder / "iniconfig").is_dir()
