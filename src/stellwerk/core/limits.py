@@ -80,6 +80,7 @@ INLINE_VALUE_BYTES_MAX: Final = 64 * KIB  # larger values go to content-addresse
 # -- store ------------------------------------------------------------------------------------------------------------
 GROUP_ROWS_MAX: Final = 2_000  # rows in one commit
 WRITES_WAITING_MAX: Final = 200_000  # decisions waiting for a commit; then new work is refused with capacity.exceeded
+READS_WAITING_MAX: Final = 20_000  # reads waiting for the reader; then new ones are refused with capacity.exceeded
 
 # -- deployment -------------------------------------------------------------------------------------------------------
 BUNDLE_BYTES_MAX: Final = 64 * MIB  # CF: 64 MB before compression
@@ -99,6 +100,9 @@ WORKSPACE_FOLDERS_MAX: Final = 20_000  # folders searched for Workers; more mean
 WATCH_DEBOUNCE_MS: Final = 100  # an editor writes several files at once; one redeploy for all of them
 CONFIG_BYTES_MAX: Final = MIB  # one configuration file; an honest one has a few KiB
 CONFIG_DEPTH_MAX: Final = 64  # nesting of lists and objects in one; keeps the readers' recursion bounded
+ROUTES_MAX: Final = 1_000  # CF: per zone; here per Worker
+CPU_MS_MAX: Final = 300_000  # CF: the most that limits.cpu_ms may say
+SUBREQUESTS_MAX: Final = 10_000_000  # CF: the most that limits.subrequests may say
 VARS_MAX: Final = 128  # CF: vars and secrets of one Worker
 VAR_BYTES_MAX: Final = 5 * KIB  # CF: 5 KB each
 

@@ -40,6 +40,7 @@ class InstanceRow:
     owner: str = ""  # the node that holds the run
     epoch: int = 0  # fencing number of that holder
     lease_expires_at: int | None = None
+    versions: tuple[str, ...] = ()  # version ids that the run manifest names; () at create: ``version_id`` alone
 
 
 JournalRow = tuple[str, str, str, int, int, int, bytes]

@@ -1,0 +1,238 @@
+"""One group of writes in one transaction: what is written, in which order, and who fails for what.
+
+Two ways to write the same thing. The *fast* way gathers the rows of all decisions and binds them with one
+``executemany`` per statement: per row Python does next to nothing. It is taken when the order of statements cannot
+matter. The *careful* way writes decision by decision, each under its own savepoint: after a constraint violation (to
+find the guilty one), for restarts (the old life must end before the new one begins) and for commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+import msgspec
+
+from stellwerk.core.errors import InstanceExistsError, StellwerkError, StorageError
+from stellwerk.store.base import Decision, Done, InstanceRow
+from stellwerk.store.queries import load_queries
+
+_SQL: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
+_APPEND: Final = _SQL["append_entry"].sql
+_ADD_MANIFEST: Final = _SQL["add_manifest"].sql
+_CREATE: Final = _SQL["create_instance"].sql
+_SUPERSEDE: Final = _SQL["supersede_incarnation"].sql
+_UPDATE: Final = _SQL["update_instance"].sql
+_ADD_BLOB: Final = _SQL["add_blob"].sql
+
+GUILTY: Final = (
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+    apsw.BindingsError,
+    TypeError,
+    ValueError,
+    OverflowError,
+)
+"""Errors that lie in one decision's data. Everything else is the machine's, and the whole group fails."""
+
+MANIFESTS_REMEMBERED_MAX: Final = 10_000  # distinct sets of versions; then the memory starts anew
+
+
+@dataclass(slots=True, kw_only=True)
+class Command:
+    """A rare write that needs its own statements and answers something: the deployment room's."""
+
+    apply: Callable[[apsw.Connection], object]
+    result: object = None
+    done: Done | None = None
+
+
+Write = Decision | Command
+Failures = dict[int, Exception]
+"""Place in the group -> why that one failed."""
+
+
+class GroupWriter:
+    """Writes groups over one connection. Used by one thread at a time; holds no lock."""
+
+    def __init__(self, *, epoch: int) -> None:
+        self._epoch = epoch
+        self._manifest_ids: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._manifests_stored: set[tuple[str, str]] = set()
+
+    def write(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
+        """Writes and commits. Returns who failed alone; the others are on disk.
+
+        Raises when nothing of the group is on disk, or nobody can know: then the connection must not be used again.
+        """
+        db.execute("BEGIN IMMEDIATE")
+        self._check_fence(db)
+        if all(type(write) is Decision and not _is_restart(write) for write in group):
+            try:
+                failures = self._write_fast(db, group)  # type: ignore[arg-type]  # the line above has looked
+            except GUILTY:
+                db.execute("ROLLBACK")
+                self._manifests_stored.clear()
+                db.execute("BEGIN IMMEDIATE")
+                self._check_fence(db)
+                failures = self._write_carefully(db, group)
+        else:
+            failures = self._write_carefully(db, group)
+        db.execute("COMMIT")
+        return failures
+
+    def forget(self) -> None:
+        """After a failed transaction: what was believed to be stored may not be."""
+        self._manifests_stored.clear()
+
+    def _check_fence(self, db: apsw.Connection) -> None:
+        """In the same transaction as the writes, so no other holder can come between."""
+        epoch = db.execute("SELECT epoch FROM holder WHERE id = 1").get
+        if epoch != self._epoch:
+            raise FencedError(
+                f"Another node has taken this state over (epoch {epoch}, ours is {self._epoch}).",
+                cure="Stop this node: whatever it still does is not recorded.",
+            )
+
+    # -- fast ---------------------------------------------------------------------------------------------------------
+
+    def _write_fast(self, db: apsw.Connection, group: Sequence[Decision]) -> Failures:
+        failures: Failures = {}
+        journal, updates, blobs = [], [], []
+        for place, decision in enumerate(group):
+            if decision.create is not None and not self._create(db, decision.create):
+                failures[place] = InstanceExistsError(decision.create.instance_id)
+                continue
+            journal += decision.journal
+            if decision.update is not None:
+                updates.append(decision.update)
+            if decision.blobs:
+                blobs += decision.blobs
+        if blobs:
+            db.executemany(_ADD_BLOB, blobs)
+        if journal:
+            db.executemany(_APPEND, journal)
+        if updates:
+            before = db.total_changes()
+            db.executemany(_UPDATE, updates)
+            if db.total_changes() - before != len(updates):
+                raise ValueError("an update found no row")  # found again, by name, the careful way
+        return failures
+
+    # -- careful ------------------------------------------------------------------------------------------------------
+
+    def _write_carefully(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
+        failures: Failures = {}
+        for place, write in enumerate(group):
+            db.execute("SAVEPOINT one")
+            try:
+                if isinstance(write, Command):
+                    write.result = write.apply(db)
+                else:
+                    self._write_one(db, write)
+            except (*GUILTY, StellwerkError) as error:
+                db.execute("ROLLBACK TO one")
+                self._manifests_stored.clear()
+                failures[place] = _named(error)
+            db.execute("RELEASE one")
+        return failures
+
+    def _write_one(self, db: apsw.Connection, decision: Decision) -> None:
+        if decision.blobs:
+            db.executemany(_ADD_BLOB, decision.blobs)
+        if decision.update is not None:
+            db.execute(_UPDATE, decision.update)
+            if db.changes() != 1:
+                raise StorageError(
+                    f"Instance {decision.update[7]} of {decision.update[6]} has no unfinished incarnation "
+                    f"{decision.update[8]} to update.",
+                    cure="Load the run again; its status is terminal, or it was never created.",
+                )
+        if decision.create is not None:
+            self._supersede(db, decision.create)
+            if not self._create(db, decision.create):
+                raise InstanceExistsError(decision.create.instance_id)
+        if decision.journal:
+            db.executemany(_APPEND, decision.journal)
+
+    def _supersede(self, db: apsw.Connection, row: InstanceRow) -> None:
+        if row.incarnation == 1:
+            return
+        db.execute(_SUPERSEDE, (row.account_id, row.workflow, row.instance_id, row.incarnation - 1))
+        if db.changes() != 1:
+            raise StorageError(
+                f"Instance {row.instance_id} of {row.workflow} has no incarnation {row.incarnation - 1} to follow.",
+            )
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+
+    def _create(self, db: apsw.Connection, row: InstanceRow) -> bool:
+        """False when the id is taken."""
+        epoch = row.epoch or (self._epoch if row.owner else 0)
+        db.execute(
+            _CREATE,
+            (
+                row.account_id,
+                row.workflow,
+                row.instance_id,
+                row.incarnation,
+                row.status,
+                row.worker,
+                row.version_id,
+                row.class_name,
+                self._manifest(db, row),
+                row.created_at,
+                row.modified_at,
+                row.started_at,
+                row.ended_at,
+                row.wake_at,
+                row.owner,
+                epoch,
+                row.lease_expires_at,
+            ),
+        )
+        return db.changes() == 1
+
+    def _manifest(self, db: apsw.Connection, row: InstanceRow) -> str:
+        """The id of the row's set of versions; stored if this writer has not stored it yet."""
+        versions = row.versions or (row.version_id,)
+        manifest_id = self._manifest_ids.get((row.account_id, versions))
+        if manifest_id is None:
+            text = msgspec.json.encode(sorted(set(versions)))
+            manifest_id = hashlib.sha256(text).hexdigest()[:32]
+            if len(self._manifest_ids) >= MANIFESTS_REMEMBERED_MAX:
+                self._manifest_ids.clear()
+                self._manifests_stored.clear()
+            self._manifest_ids[row.account_id, versions] = manifest_id
+        if (row.account_id, manifest_id) not in self._manifests_stored:
+            text = msgspec.json.encode(sorted(set(versions)))
+            db.execute(_ADD_MANIFEST, (row.account_id, manifest_id, text.decode()))
+            self._manifests_stored.add((row.account_id, manifest_id))
+        return manifest_id
+
+
+class FencedError(StorageError):
+    """Another node holds the file now. Nothing that this one writes will be kept."""
+
+    code = "store.fenced"
+    retryable = False
+
+
+def _is_restart(decision: Decision) -> bool:
+    return decision.create is not None and decision.create.incarnation != 1
+
+
+def _named(error: Exception) -> Exception:
+    if isinstance(error, StellwerkError):
+        return error
+    failed = StorageError(
+        f"The store refused this write alone: {error}.", cure="Load the run again, then decide again."
+    )
+    failed.__cause__ = error
+    failed.retryable = False
+    return failed
