@@ -1,0 +1,204 @@
+"""Counters for hot paths, and how they become Prometheus' text.
+
+A hot path adds to a plain integer in a slot, nothing more: no lock (all of it runs on the event loop), no label
+look-up, no allocation. Everything else (names, labels, text) happens when somebody scrapes. What is a state rather
+than a count (isolates by state, queue depths) is asked of its owner at that moment through ``Gauges``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LATENCY_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+"""Upper bounds: from a commit on fast storage to a request that somebody would call stuck."""
+
+
+class Histogram:
+    """Counts of observations per bucket, in milliseconds. ``observe`` costs one bisection of 16 numbers."""
+
+    __slots__ = ("counts", "total_ms")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        self.total_ms = 0.0
+
+    def observe(self, elapsed_ms: float) -> None:
+        self.counts[bisect_left(LATENCY_BOUNDS_MS, elapsed_ms)] += 1
+        self.total_ms += elapsed_ms
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Prometheus' form: cumulative, upper bounds in seconds."""
+        rendered: list[tuple[str, float]] = []
+        below = 0
+        for bound_ms, count in zip(LATENCY_BOUNDS_MS, self.counts, strict=False):
+            below += count
+            rendered.append((f"{bound_ms / 1000:g}", below))
+        rendered.append(("+Inf", below + self.counts[-1]))
+        return rendered
+
+
+class Counters:
+    """Everything that is counted in the node. One object, made by the composition root and handed to the services.
+
+    ``requests`` is indexed by the status' hundreds (index 2: 200 to 299); index 0 counts requests whose client left
+    before a status was sent.
+    """
+
+    __slots__ = (
+        "commit_latency",
+        "connections_open",
+        "connections_refused",
+        "connections_total",
+        "control_requests",
+        "instances_created",
+        "isolates_crashed",
+        "isolates_evicted",
+        "isolates_started",
+        "log_dropped",
+        "log_records",
+        "request_latency",
+        "requests",
+        "requests_refused",
+        "steps_completed",
+        "steps_errored",
+        "steps_failed",
+        "steps_interrupted",
+    )
+
+    def __init__(self) -> None:
+        self.requests = [0] * 6
+        self.requests_refused = 0  # malformed or over a limit: never reached a Worker
+        self.request_latency = Histogram()
+        self.connections_open = 0
+        self.connections_total = 0
+        self.connections_refused = 0
+        self.control_requests = [0] * 6
+        self.isolates_started = 0
+        self.isolates_crashed = 0
+        self.isolates_evicted = 0
+        self.instances_created = 0
+        self.steps_completed = 0
+        self.steps_failed = 0  # attempts that another one followed
+        self.steps_errored = 0  # steps that failed for good
+        self.steps_interrupted = 0
+        self.commit_latency = Histogram()
+        self.log_records = 0
+        self.log_dropped = 0
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What is asked at scrape time. Each returns {label value: number}; the composition root fills in what it has."""
+
+    isolates: Callable[[], Mapping[str, int]] = dict  # by state
+    queues: Callable[[], Mapping[str, int]] = dict  # depth by name of the queue inside the node
+    counted: list[tuple[str, object]] = field(default_factory=list)
+    """(prefix, object): every public integer attribute of the object is exported as ``stellwerk_<prefix>_<name>``.
+    For services that keep counters of their own, such as ``Engine.counters``."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Scrape:
+    """One moment's figures: counters, gauges, and what the store was asked for just before."""
+
+    counters: Counters
+    gauges: Gauges
+    runs: Mapping[tuple[str, str], int]  # (workflow, status) -> instances
+    commits: int
+    ready: bool
+    version: str
+
+
+_COUNTED = (
+    ("requests_refused", "stellwerk_requests_refused", "Requests refused before they reached a Worker"),
+    ("connections_total", "stellwerk_connections", "Connections accepted by the ingress"),
+    ("connections_refused", "stellwerk_connections_refused", "Connections refused because of a limit"),
+    ("isolates_started", "stellwerk_isolates_started", "Isolates started"),
+    ("isolates_crashed", "stellwerk_isolates_crashed", "Isolates that ended without being asked to"),
+    ("isolates_evicted", "stellwerk_isolates_evicted", "Idle isolates taken down"),
+    ("instances_created", "stellwerk_instances_created", "Workflow instances created"),
+    ("steps_completed", "stellwerk_steps_completed", "Steps whose result is on disk"),
+    ("steps_failed", "stellwerk_attempts_failed", "Attempts of steps that failed and are tried again"),
+    ("steps_errored", "stellwerk_steps_errored", "Steps that failed for good"),
+    ("steps_interrupted", "stellwerk_attempts_interrupted", "Attempts ended by something else than themselves"),
+    ("log_records", "stellwerk_log_records", "Log records written or dropped"),
+    ("log_dropped", "stellwerk_log_dropped", "Log records dropped because the output was too slow"),
+)
+
+
+class _Collector:
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
+
+    def collect(self) -> Iterable[Metric]:
+        counters = self._scrape.counters
+        for attribute, name, text in _COUNTED:
+            yield CounterMetricFamily(name, text, value=getattr(counters, attribute))
+        yield _by_class("stellwerk_requests", "Requests answered by the ingress", counters.requests)
+        yield _by_class("stellwerk_control_requests", "Calls of the control plane", counters.control_requests)
+        yield _histogram("stellwerk_request_seconds", "From head to last byte of the answer", counters.request_latency)
+        yield _histogram("stellwerk_commit_seconds", "From a decision to its commit", counters.commit_latency)
+        yield CounterMetricFamily("stellwerk_commits", "Commits that reached the disk", value=self._scrape.commits)
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterable[Metric]:
+        scrape = self._scrape
+        yield GaugeMetricFamily("stellwerk_ready", "1 when the node serves", value=int(scrape.ready))
+        info = GaugeMetricFamily("stellwerk_info", "The node's release", labels=["version"])
+        info.add_metric([scrape.version], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "stellwerk_connections_open", "Connections the ingress holds", value=scrape.counters.connections_open
+        )
+        yield _labelled("stellwerk_isolates", "Isolates by state", "state", scrape.gauges.isolates())
+        yield _labelled("stellwerk_queue_depth", "What waits inside the node", "queue", scrape.gauges.queues())
+        runs = GaugeMetricFamily("stellwerk_runs", "Workflow instances by status", labels=["workflow", "status"])
+        for (workflow, status), number in sorted(scrape.runs.items()):
+            runs.add_metric([workflow, status], number)
+        yield runs
+        for prefix, counted in scrape.gauges.counted:
+            for name, value in _integers(counted):
+                yield GaugeMetricFamily(f"stellwerk_{prefix}_{name}", f"{prefix}: {name}", value=value)
+
+
+def render(scrape: Scrape) -> bytes:
+    """Prometheus' text format. A registry of its own per scrape: nothing global, nothing left behind."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(scrape))
+    return generate_latest(registry)
+
+
+def _by_class(name: str, text: str, counts: list[int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["status"])
+    for hundreds, count in enumerate(counts):
+        family.add_metric([f"{hundreds}xx" if hundreds else "none"], count)
+    return family
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key in sorted(values):
+        family.add_metric([key], values[key])
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.total_ms / 1000)
+
+
+def _integers(counted: object) -> list[tuple[str, int]]:
+    """The public integer attributes of an object, whether it has slots or a dictionary."""
+    names = {name for kind in type(counted).__mro__ for name in getattr(kind, "__slots__", ())}
+    names.update(getattr(counted, "__dict__", {}))
+    found = ((name, getattr(counted, name, None)) for name in sorted(names) if not name.startswith("_"))
+    return [(name, value) for name, value in found if isinstance(value, int) and not isinstance(value, bool)]
