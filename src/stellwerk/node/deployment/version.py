@@ -19,3 +19,4 @@ class LoadedVersion:
     manifest: Manifest
     bundle: Path  # folder with the version's files, read-only by convention
     dependencies: tuple[Path, ...] = ()  # folders for sys.path, after the main module's own folder
+    notices: tuple[str, ...] = ()  # sentences about its dependencies, for the person who deploys
