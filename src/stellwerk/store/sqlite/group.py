@@ -17,12 +17,14 @@ from typing import Final
 import apsw
 import msgspec
 
+from stellwerk.core import limits
 from stellwerk.core.errors import InstanceExistsError, StellwerkError, StorageError
-from stellwerk.store.base import Decision, Done, InstanceRow
+from stellwerk.store.base import Decision, Done, InstanceRow, InstanceUpdate, JournalRow
 from stellwerk.store.queries import load_queries
 
 _SQL: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
 _APPEND: Final = _SQL["append_entry"].sql
+_FIND_RUN: Final = _SQL["find_run"].sql
 _ADD_MANIFEST: Final = _SQL["add_manifest"].sql
 _CREATE: Final = _SQL["create_instance"].sql
 _SUPERSEDE: Final = _SQL["supersede_incarnation"].sql
@@ -41,6 +43,11 @@ GUILTY: Final = (
 """Errors that lie in one decision's data. Everything else is the machine's, and the whole group fails."""
 
 MANIFESTS_REMEMBERED_MAX: Final = 10_000  # distinct sets of versions; then the memory starts anew
+RUNS_REMEMBERED_MAX: Final = 2 * limits.RUNS_LIVE_MAX  # likewise; a run looked up again costs one index probe
+RUNS_PER_EPOCH_BITS: Final = 40  # a run's number is the holder's epoch and a counter: in order, unique, never asked for
+
+RunKey = tuple[str, str, str, int]
+RunRow = tuple[str, int, int, int, bytes]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +71,8 @@ class GroupWriter:
         self._epoch = epoch
         self._manifest_ids: dict[tuple[str, tuple[str, ...]], str] = {}
         self._manifests_stored: set[tuple[str, str]] = set()
+        self._runs: dict[RunKey, int] = {}
+        self._next_run = (epoch << RUNS_PER_EPOCH_BITS) + 1
 
     def write(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
         """Writes and commits. Returns who failed alone; the others are on disk.
@@ -77,7 +86,7 @@ class GroupWriter:
                 failures = self._write_fast(db, group)  # type: ignore[arg-type]  # the line above has looked
             except GUILTY:
                 db.execute("ROLLBACK")
-                self._manifests_stored.clear()
+                self.forget()
                 db.execute("BEGIN IMMEDIATE")
                 self._check_fence(db)
                 failures = self._write_carefully(db, group)
@@ -87,8 +96,9 @@ class GroupWriter:
         return failures
 
     def forget(self) -> None:
-        """After a failed transaction: what was believed to be stored may not be."""
+        """After a rollback: what was believed to be stored may not be."""
         self._manifests_stored.clear()
+        self._runs.clear()
 
     def _check_fence(self, db: apsw.Connection) -> None:
         """In the same transaction as the writes, so no other holder can come between."""
@@ -103,12 +113,13 @@ class GroupWriter:
 
     def _write_fast(self, db: apsw.Connection, group: Sequence[Decision]) -> Failures:
         failures: Failures = {}
-        journal, updates, blobs = [], [], []
+        journal: list[RunRow] = []
+        updates, blobs = [], []
         for place, decision in enumerate(group):
             if decision.create is not None and not self._create(db, decision.create):
                 failures[place] = InstanceExistsError(decision.create.instance_id)
                 continue
-            journal += decision.journal
+            journal += self._entries(db, decision.journal)
             if decision.update is not None:
                 updates.append(decision.update)
             if decision.blobs:
@@ -122,6 +133,7 @@ class GroupWriter:
             db.executemany(_UPDATE, updates)
             if db.total_changes() - before != len(updates):
                 raise ValueError("an update found no row")  # found again, by name, the careful way
+            self._forget_ended(updates)
         return failures
 
     # -- careful ------------------------------------------------------------------------------------------------------
@@ -137,7 +149,7 @@ class GroupWriter:
                     self._write_one(db, write)
             except (*GUILTY, StellwerkError) as error:
                 db.execute("ROLLBACK TO one")
-                self._manifests_stored.clear()
+                self.forget()
                 failures[place] = _named(error)
             db.execute("RELEASE one")
         return failures
@@ -158,7 +170,7 @@ class GroupWriter:
             if not self._create(db, decision.create):
                 raise InstanceExistsError(decision.create.instance_id)
         if decision.journal:
-            db.executemany(_APPEND, decision.journal)
+            db.executemany(_APPEND, self._entries(db, decision.journal))
 
     def _supersede(self, db: apsw.Connection, row: InstanceRow) -> None:
         if row.incarnation == 1:
@@ -174,9 +186,11 @@ class GroupWriter:
     def _create(self, db: apsw.Connection, row: InstanceRow) -> bool:
         """False when the id is taken."""
         epoch = row.epoch or (self._epoch if row.owner else 0)
+        run = self._next_run
         db.execute(
             _CREATE,
             (
+                run,
                 row.account_id,
                 row.workflow,
                 row.instance_id,
@@ -196,7 +210,39 @@ class GroupWriter:
                 row.lease_expires_at,
             ),
         )
-        return db.changes() == 1
+        if db.changes() != 1:
+            return False
+        self._next_run += 1
+        self._remember(row.account_id, row.workflow, row.instance_id, row.incarnation, run)
+        return True
+
+    def _remember(self, account_id: str, workflow: str, instance_id: str, incarnation: int, run: int) -> None:
+        if len(self._runs) >= RUNS_REMEMBERED_MAX:
+            self._runs.clear()
+        self._runs[account_id, workflow, instance_id, incarnation] = run
+
+    def _entries(self, db: apsw.Connection, rows: Sequence[JournalRow]) -> list[RunRow]:
+        """The rows as the journal keeps them: under the number of their run. Hot: once per entry."""
+        runs, found = self._runs, []
+        for account_id, workflow, instance_id, incarnation, seq, at, entry in rows:
+            run = runs.get((account_id, workflow, instance_id, incarnation))
+            if run is None:
+                run = self._find_run(db, account_id, workflow, instance_id, incarnation)
+            found.append((account_id, run, seq, at, entry))
+        return found
+
+    def _find_run(self, db: apsw.Connection, account_id: str, workflow: str, instance_id: str, incarnation: int) -> int:
+        run = db.execute(_FIND_RUN, (account_id, workflow, instance_id, incarnation)).get
+        if not isinstance(run, int):
+            raise ValueError(f"there is no incarnation {incarnation} of instance {instance_id} of {workflow}")
+        self._remember(account_id, workflow, instance_id, incarnation, run)
+        return run
+
+    def _forget_ended(self, updates: Sequence[InstanceUpdate]) -> None:
+        """So that the memory holds live runs, not all that ever were."""
+        for update in updates:
+            if update[3] is not None:
+                self._runs.pop(update[5:], None)
 
     def _manifest(self, db: apsw.Connection, row: InstanceRow) -> str:
         """The id of the row's set of versions; stored if this writer has not stored it yet."""

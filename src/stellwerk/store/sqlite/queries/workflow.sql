@@ -2,7 +2,11 @@
 
 -- name: append_entry
 -- One journal entry. The hot statement: bound as a plain tuple, no index besides the key.
-INSERT INTO journal (account_id, workflow, instance_id, incarnation, seq, at, entry) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO journal (account_id, run, seq, at, entry) VALUES (?, ?, ?, ?, ?);
+
+-- name: find_run
+-- The number under which an incarnation's journal is kept, for the writer, which remembers it.
+SELECT run FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
 
 -- name: add_manifest
 -- The set of versions of a run, kept once. The id is a hash of the versions, so an equal one is already right.
@@ -11,10 +15,10 @@ INSERT INTO run_manifest (account_id, manifest_id, versions) VALUES (?, ?, ?) ON
 -- name: create_instance
 -- A new incarnation. A taken key changes nothing, which the caller sees in the number of changes: a duplicate create
 -- is everyday business and must not cost its neighbours their group.
-INSERT INTO instance (account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
+INSERT INTO instance (run, account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
                       manifest_id, created_at, modified_at, started_at, ended_at, wake_at,
                       owner, epoch, lease_expires_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (account_id, workflow, instance_id, incarnation) DO NOTHING;
 
 -- name: supersede_incarnation
@@ -34,7 +38,7 @@ INSERT INTO blob (account_id, sha256, size, refs, data) VALUES (?1, ?2, length(?
 ON CONFLICT (account_id, sha256) DO UPDATE SET refs = refs + 1;
 
 -- name: newest_instance
--- The newest incarnation of an instance. The key ends in the incarnation, so this reads one row from its end.
+-- The newest incarnation of an instance. The unique key ends in the incarnation, so this reads one row from its end.
 SELECT account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
        created_at, modified_at, started_at, ended_at, wake_at, owner, epoch, lease_expires_at,
        (SELECT versions FROM run_manifest AS m
@@ -47,7 +51,8 @@ LIMIT 1;
 -- name: journal
 -- All entries of one incarnation, in order. One range of the key.
 SELECT entry FROM journal
-WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?
+WHERE account_id = ?1
+  AND run = (SELECT run FROM instance WHERE account_id = ?1 AND workflow = ?2 AND instance_id = ?3 AND incarnation = ?4)
 ORDER BY seq;
 
 -- name: instances
