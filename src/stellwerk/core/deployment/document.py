@@ -1,7 +1,7 @@
 """A configuration file as it was read: its data, and the line of each key.
 
 Both readers (``jsonc.py``, ``toml.py``) end in a ``Document``, so that whatever looks at the values later can say
-where the culprit stands. A *place* is the path of a key as people write it: ``services[0].binding``, ``env.staging.vars``.
+where the culprit stands. A *place* is the path of a key as people write it: ``services[0].binding``, ``env.dev.vars``.
 ``Table`` is how values are taken out: each method returns the type it names or raises a ``ConfigError`` with file,
 line, key, what was found and what is expected.
 """

@@ -137,7 +137,8 @@ class _Reader:
             found: str = json.loads(token.group())
             found.encode()  # half of a surrogate pair cannot be stored or sent
         except ValueError:
-            raise self.error(f"{token.group()[:60]} has an escape or a character that JSON does not allow.", place)
+            message = f"{token.group()[:60]} has an escape or a character that JSON does not allow."
+            raise self.error(message, place) from None
         self.at = token.end()
         return found
 
@@ -167,6 +168,8 @@ class _Reader:
     def next_words(self) -> str:
         if self.at >= len(self.text):
             return "the end of the text"
+        if self.text[self.at] == '"':
+            return "a text"
         word = _WORD.match(self.text, self.at)
         return json.dumps(word.group()[:40] if word else self.text[self.at], ensure_ascii=False)
 

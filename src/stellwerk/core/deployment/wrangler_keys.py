@@ -1,4 +1,4 @@
-"""Every key of wrangler's configuration, and what Stellwerk does with it. One table; the documentation is drawn from it.
+"""Every key of wrangler's configuration, and what Stellwerk does with it. The documentation is drawn from it.
 
 A key is in exactly one of three states. *Honoured*: it does what Cloudflare says. *Without effect*: it is accepted,
 nothing depends on it here, and that is said once. *Refused*: a Worker that asks for it would not work, so it is not
@@ -86,7 +86,6 @@ WRANGLER_KEYS: Mapping[str, KeyRule] = {
     "route": _honoured("one route; not together with `routes`"),
     "limits": _honoured("`cpu_ms` and `subrequests` of one invocation"),
     # -- without effect -----------------------------------------------------------------------------------------------
-    "access": _refused("not built yet: access control in front of a Worker"),
     "account_id": _without_effect("the node decides which account a token belongs to"),
     "alias": _without_effect(_BUNDLER, top_level_only=True),
     "base_dir": _without_effect("every file below the Worker's folder belongs to its bundle"),
@@ -117,6 +116,7 @@ WRANGLER_KEYS: Mapping[str, KeyRule] = {
     "upload_source_maps": _without_effect(_BUNDLER),
     "workers_dev": _without_effect("`<name>.localhost` always leads to the Worker"),
     # -- bindings to come ---------------------------------------------------------------------------------------------
+    "access": _refused("not built yet: access control in front of a Worker"),
     "analytics": _not_built("SQL over analytics"),
     "analytics_engine_datasets": _not_built("data points for analytics"),
     "assets": _refused("not built yet: static files in front of a Worker"),
@@ -172,7 +172,7 @@ WRANGLER_KEYS: Mapping[str, KeyRule] = {
     "vpc_services": _not_offered("tunnels; name the host in `[egress] allow` and connect to it"),
     "wasm_modules": _refused("Stellwerk runs native Python; use a wheel", top_level_only=True),
     "worker_loaders": _not_offered("Workers made of code that arrives at run time"),
-    # -- of older wranglers, and of tools beside it: files still have them -----------------------------------------------
+    # -- of older wranglers, and of tools beside it: files still have them ---------------------------------------------
     "legacy_env": _without_effect("environments are always Workers of their own", top_level_only=True, in_schema=False),
     "node_compat": _without_effect("for JavaScript", in_schema=False),
     "package_manager": _without_effect("dependencies are installed with uv", top_level_only=True, in_schema=False),
