@@ -42,9 +42,7 @@ def check_keys(table: Table, rules: Mapping[str, KeyRule], notices: list[Notice]
             silent.append(key)
     if silent:
         said = ", ".join(f"{key} ({rules[key].reason})" for key in silent)
-        notices.append(
-            table.document.notice(WITHOUT_EFFECT, table.place_of(silent[0]), f"without effect here: {said}.")
-        )
+        notices.append(table.document.notice(WITHOUT_EFFECT, table.place, f"without effect here: {said}."))
 
 
 def _refusal(table: Table, rules: Mapping[str, KeyRule], key: str) -> ConfigError:
@@ -201,12 +199,12 @@ def parse_vars(top: Table) -> dict[str, Any]:
 
 
 def check_json(value: Any, table: Table, key: str) -> None:
-    """Refuse what JSON does not have and TOML does: dates and times, ``inf`` and ``nan``."""
+    """Refuse what cannot be stored as JSON: TOML's dates and times, ``inf`` and ``nan``, numbers past 64 bits."""
     fault = next(_not_json(value), None)
     if fault is not None:
         found = describe(fault)
-        message = f"found {found}, expected a text or JSON."
-        raise table.document.error(table.place_of(key), message, cure='Dates are written as texts: "2026-01-31".')
+        message = f"found {found}, expected a text or JSON with numbers of at most 64 bits."
+        raise table.document.error(table.place_of(key), message, cure='Write it as a text: "2026-01-31".')
 
 
 def _not_json(value: Any) -> Iterator[Any]:
@@ -219,18 +217,24 @@ def _not_json(value: Any) -> Iterator[Any]:
     elif isinstance(value, float):
         if not math.isfinite(value):
             yield value
-    elif value is not None and not isinstance(value, str | bool | int):
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**64:
+            yield value
+    elif value is not None and not isinstance(value, str | bool):
         yield value
 
 
 def check_binding_names(
     top: Table,
-    variables: Iterable[str],
+    taken: Mapping[str, str],
     services: Iterable[ServiceBinding],
     workflows: Iterable[WorkflowBinding],
 ) -> None:
-    """Each name of ``env`` means one thing. Raises ``ConfigError`` that names both places."""
-    places = {name: child(top.place_of("vars"), name) for name in variables}
+    """Each name of ``env`` means one thing. ``taken``: the names that vars and secrets have, and where.
+
+    Raises ``ConfigError`` that names both places.
+    """
+    places = dict(taken)
     declared = [("services", service.binding) for service in services]
     counts = {"services": 0, "workflows": 0}
     declared += [("workflows", workflow.binding) for workflow in workflows]

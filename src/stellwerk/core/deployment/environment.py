@@ -22,9 +22,9 @@ def select_environment(document: Document, environment: str | None) -> tuple[Tab
     changes the Worker's name. Raises ``ConfigError``.
     """
     top = Table(document=document, place="", data=document.data)
+    environments = top.table("env")
     if environment is None:
         return top, ()
-    environments = top.table("env")
     chosen = _chosen(environments, environment)
     if chosen is None:
         notice = document.notice(

@@ -75,13 +75,15 @@ def parse_worker(
     ]
     top, lost = select_environment(document, environment)
     notices.extend(lost)
+    _refuse_javascript(top)
     declared.check_keys(top, WRANGLER_KEYS, notices)
-    main = _main(top)  # first of all: to a JavaScript Worker nothing else matters
     values = declared.parse_vars(top)
     secrets = _secrets(dev_vars, declared.parse_required_secrets(top, notices), top, notices)
     services = declared.parse_services(top, notices)
     workflows = declared.parse_workflows(top, notices)
-    declared.check_binding_names(top, values.keys() | secrets.keys(), services, workflows)
+    taken = {name: child(top.place_of("vars"), name) for name in values}
+    taken.update((name, f"{dev_vars.file}: {name}") for name in secrets if dev_vars)
+    declared.check_binding_names(top, taken, services, workflows)
     _check_count(top, values, secrets)
     worker, default = worker_settings(
         parse_settings(settings) if settings else None,
@@ -90,7 +92,7 @@ def parse_worker(
     )
     manifest = Manifest(
         name=_name(top),
-        main=main,
+        main=_main(top),
         compatibility_date=_compatibility_date(top, today),
         compatibility_flags=_compatibility_flags(top),
         vars={name: value for name, value in values.items() if name not in secrets},  # the secret wins, as in wrangler
@@ -119,12 +121,17 @@ def _name(top: Table) -> str:
     return name
 
 
+def _refuse_javascript(top: Table) -> None:
+    """Said before anything else: to a JavaScript Worker no other error matters."""
+    text = top.data.get("main")
+    if isinstance(text, str) and text.endswith(_JAVASCRIPT):
+        message = f'found "{text}": Stellwerk runs Python Workers only. {_MAIN_ENDING}.'
+        raise top.document.error(top.place_of("main"), message)
+
+
 def _main(top: Table) -> str:
     """The main module's path below the Worker's folder, without ``./``."""
     text = top.required_text("main", "the path of the main module, such as src/entry.py")
-    if text.endswith(_JAVASCRIPT):
-        message = f'found "{text}": Stellwerk runs Python Workers only. {_MAIN_ENDING}.'
-        raise top.document.error(top.place_of("main"), message)
     if not text.endswith(".py"):
         raise top.document.error(top.place_of("main"), f'found "{text}": {_MAIN_ENDING}.')
     path = PurePosixPath(text)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stellwerk.core.deployment.manifest import Manifest
+from stellwerk.core.deployment.run_manifest import bound_workers
 from stellwerk.core.errors import ConfigError
 from stellwerk.core.ids import WorkerName
 
@@ -200,13 +201,6 @@ def default_worker(manifests: Iterable[Manifest]) -> WorkerName | None:
         return WorkerName(declared[0])
     if len(workers) == 1:
         return WorkerName(workers[0].name)
-    bound = {target for manifest in workers for target in bound_workers(manifest) if target != manifest.name}
+    bound = {item.worker for manifest in workers for item in bound_workers(manifest) if item.worker != manifest.name}
     heads = [manifest.name for manifest in workers if manifest.name not in bound]
     return WorkerName(heads[0]) if len(heads) == 1 else None
-
-
-def bound_workers(manifest: Manifest) -> list[str]:
-    """The Workers that this one reaches through its bindings, in the order they are declared; itself if it does."""
-    services = [service.service for service in manifest.services]
-    scripts = [workflow.script_name for workflow in manifest.workflows if workflow.script_name]
-    return list(dict.fromkeys(services + scripts))

@@ -9,11 +9,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from stellwerk.core.deployment.document import did_you_mean
 from stellwerk.core.deployment.manifest import Manifest
 from stellwerk.core.errors import WorkerNotFoundError
 from stellwerk.core.ids import VersionId, WorkerName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundWorker:
+    """A binding that leads to a Worker: its name in ``env``, and the key that says which Worker."""
+
+    worker: WorkerName
+    binding: str
+    key: str
+
+
+def bound_workers(manifest: Manifest) -> list[BoundWorker]:
+    """Every binding of a Worker that leads to a Worker by name, as declared; also one that leads to itself."""
+    found = [
+        BoundWorker(worker=WorkerName(item.service), binding=item.binding, key=f"services[{index}].service")
+        for index, item in enumerate(manifest.services)
+    ]
+    found.extend(
+        BoundWorker(worker=WorkerName(item.script_name), binding=item.binding, key=f"workflows[{index}].script_name")
+        for index, item in enumerate(manifest.workflows)
+        if item.script_name
+    )
+    return found
+
 
 Served = tuple[VersionId, Manifest]
 Serving = Mapping[WorkerName, Served] | Callable[[WorkerName], Served | None]
@@ -41,13 +66,13 @@ def run_manifest(
     waiting = deque([manifest])
     while waiting:
         current = waiting.popleft()
-        for where, binding, target in _bindings(current):
-            if target in frozen:
+        for bound in bound_workers(current):
+            if bound.worker in frozen:
                 continue
-            served = _served(serving, target)
+            served = _served(serving, bound.worker)
             if served is None:
-                raise _missing(serving, current, where, binding, target)
-            frozen[target] = served[0]
+                raise _missing(serving, current, bound)
+            frozen[bound.worker] = served[0]
             waiting.append(served[1])
     return frozen
 
@@ -56,24 +81,11 @@ def _served(serving: Serving, worker: WorkerName) -> Served | None:
     return serving.get(worker) if isinstance(serving, Mapping) else serving(worker)
 
 
-def _bindings(manifest: Manifest) -> list[tuple[str, str, WorkerName]]:
-    """Key, binding and target of each binding that leads to a Worker."""
-    found = [
-        (f"services[{index}].service", service.binding, WorkerName(service.service))
-        for index, service in enumerate(manifest.services)
-    ]
-    found.extend(
-        (f"workflows[{index}].script_name", workflow.binding, WorkerName(workflow.script_name))
-        for index, workflow in enumerate(manifest.workflows)
-        if workflow.script_name
-    )
-    return found
-
-
-def _missing(serving: Serving, owner: Manifest, key: str, binding: str, target: WorkerName) -> WorkerNotFoundError:
-    hint = did_you_mean(target, serving) if isinstance(serving, Mapping) else ""
-    cure = f'Deploy "{target}", or change {key} in the configuration of "{owner.name}". {hint}'
+def _missing(serving: Serving, owner: Manifest, bound: BoundWorker) -> WorkerNotFoundError:
+    hint = did_you_mean(bound.worker, serving) if isinstance(serving, Mapping) else ""
+    cure = f'Deploy "{bound.worker}", or change {bound.key} in the configuration of "{owner.name}". {hint}'
     return WorkerNotFoundError(
-        f'The binding {binding} of the Worker "{owner.name}" leads to the Worker "{target}", which does not exist.',
+        f'The binding {bound.binding} of the Worker "{owner.name}" leads to the Worker "{bound.worker}", '
+        "which does not exist.",
         cure=cure.strip(),
     )
