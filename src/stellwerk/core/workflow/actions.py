@@ -16,6 +16,7 @@ class Completion(msgspec.Struct, frozen=True, array_like=True):
     key: str
     value: Value | None = None
     error: ErrorValue | None = None
+    at: int = 0  # when the event was sent, for a wait
 
 
 class Grant(msgspec.Struct, frozen=True):

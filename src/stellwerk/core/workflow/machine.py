@@ -231,7 +231,7 @@ def _complete_wait(
     state: RunState, key: str, event_type: str, event_at: int, payload: e.Value, now_ms: int, out: Decision
 ) -> None:
     out.entries.append(e.WaitCompleted(now_ms, key, event_type, payload, event_at, _group(state, out)))
-    out.completions.append(Completion(key, payload))
+    out.completions.append(Completion(key, payload, None, event_at))
 
 
 def _event_sent(state: RunState, event: i.EventSent, now_ms: int, out: Decision) -> None:

@@ -1,0 +1,107 @@
+"""Exceptions as values: into ``ErrorValue`` where they leave a step, a run or a handler, and back.
+
+A step's error is raised into ``run()`` from its recorded value on the first pass as on every replay, so a program that
+catches ``PaymentDeclined`` takes the same path both times. The class is found again by where it was defined, if that
+module is loaded; otherwise by Cloudflare's names; otherwise it is a ``StepError`` that carries name and message.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import traceback
+from typing import Any
+
+from workers.workflows import NonRetryableError
+
+from stellwerk.core.workflow.entries import ErrorValue
+from stellwerk.wire import values
+
+STACK_CHARS_MAX = 8_000
+MESSAGE_CHARS_MAX = 4_000
+
+
+class WorkflowFatalError(Exception):
+    """The workflow broke a rule of the platform; texts are Cloudflare's."""
+
+
+class WorkflowTimeoutError(Exception):
+    """A step's attempt, or a wait for an event, took longer than its time-out."""
+
+
+class WorkflowInternalError(Exception):
+    """An attempt ended for a reason outside of the program."""
+
+
+class StepError(Exception):
+    """An error whose class is not known here; ``name`` is what it was called."""
+
+    def __init__(self, message: str, name: str = "Error") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+_PLATFORM: dict[str, type[Exception]] = {
+    cls.__name__: cls for cls in (WorkflowFatalError, WorkflowTimeoutError, WorkflowInternalError, NonRetryableError)
+}
+
+
+def to_error_value(error: BaseException, *, hide_frames_of: str = "stellwerk") -> ErrorValue:
+    """What is kept of an exception: name, message, the user's part of the traceback, and how to raise it again."""
+    cls = type(error)
+    try:
+        args = values.encode(list(error.args))
+    except Exception:
+        args = b""
+    name = error.name if isinstance(error, StepError) else cls.__name__
+    return ErrorValue(
+        name=name,
+        message=str(error)[:MESSAGE_CHARS_MAX],
+        stack=user_traceback(error),
+        module="" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}",
+        args=args,
+    )
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback without the frames of the platform at its top, at most ``STACK_CHARS_MAX`` characters."""
+    frames = traceback.TracebackException.from_exception(error)
+    platform = f"{__file__.rsplit('/', 2)[0]}/"
+    first = next((n for n, frame in enumerate(frames.stack) if not frame.filename.startswith(platform)), 0)
+    frames.stack = traceback.StackSummary.from_list(list(frames.stack)[first:])
+    text = "".join(frames.format())
+    return text if len(text) <= STACK_CHARS_MAX else text[:200] + "\n...\n" + text[-(STACK_CHARS_MAX - 205) :]
+
+
+def from_error_value(value: ErrorValue) -> Exception:
+    """The exception that a value stands for, of its own class where that is loaded."""
+    cls = _find_class(value)
+    if cls is None:
+        return StepError(value.message, value.name)
+    args: list[Any] = []
+    if value.args:
+        args = values.decode(value.args)
+    try:
+        error: Exception = cls.__new__(cls, *args)
+        error.args = tuple(args) if value.args else (value.message,)
+    except Exception:
+        return StepError(value.message, value.name)
+    return error
+
+
+def _find_class(value: ErrorValue) -> type[Exception] | None:
+    if value.name in _PLATFORM and (not value.module or value.module.endswith(f":{value.name}")):
+        return _PLATFORM[value.name]
+    if not value.module:
+        found = getattr(builtins, value.name, None)
+    else:
+        module, _, qualname = value.module.partition(":")
+        found = sys.modules.get(module)
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def is_non_retryable(error: BaseException) -> bool:
+    """As Cloudflare tells it: by the class's name, or by a message that begins with it."""
+    return type(error).__name__ == "NonRetryableError" or str(error).startswith("NonRetryableError")

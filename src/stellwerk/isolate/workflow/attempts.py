@@ -1,0 +1,205 @@
+"""Attempts: executing a step's callback on the isolate's own loop, within its time-out, and reporting how it ended.
+
+A callback that overruns its time-out is not cancelled, as on Cloudflare: the attempt is reported as failed, and its
+late result finds that another attempt is current. One sweep looks after all attempts of the process, so that a step
+of a few microseconds pays for no timer; it also announces attempts that last, which lets an operator see them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workers.types import JsDict
+
+from stellwerk.core.limits import DELAY_FUNCTION_TIMEOUT_MS, STEP_OUTPUT_BYTES_MAX
+from stellwerk.core.times import parse_duration_ms
+from stellwerk.core.workflow import inputs
+from stellwerk.core.workflow.entries import ErrorValue
+from stellwerk.core.workflow.steps import DEFAULT_CONFIG, may_retry
+from stellwerk.isolate.failures import is_non_retryable, to_error_value
+from stellwerk.isolate.workflow.calls import StepCall, StepCallState
+from stellwerk.wire import values
+
+if TYPE_CHECKING:
+    from stellwerk.isolate.workflow.run import Run
+
+ANNOUNCE_AFTER_MS = 20
+SWEEP_S = 0.02
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Attempts:
+    """All attempts that execute in this isolate."""
+
+    def __init__(self) -> None:
+        self._executing: dict[StepCall, Run] = {}
+        self._announced: set[StepCall] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def begin(self, run: Run, call: StepCall, attempt: int) -> None:
+        """Starts the attempt as a task of its own."""
+        call.attempt = attempt
+        call.started_at = now_ms()
+        self._executing[call] = run
+        call.task = run.real_loop.create_task(self._execute(run, call, attempt))
+        if self._sweep is None:
+            self._sweep = run.real_loop.call_later(SWEEP_S, self._look_around)
+
+    async def _execute(self, run: Run, call: StepCall, attempt: int) -> None:
+        run.enter_step(call)
+        error: BaseException | None = None
+        value = b""
+        try:
+            args = dict(call.args, ctx=step_context(call, attempt)) if call.wants_context else call.args
+            result = call.fn(**args)
+            if inspect.isawaitable(result):
+                result = await result
+            value = _encode_result(call, result)
+        except BaseException as raised:
+            error = raised
+        if self._executing.get(call) is not run or call.attempt != attempt:
+            return  # timed out, or the run has left this isolate: nobody wants this result any more
+        self._ended(call)
+        if run.stopped:
+            return
+        if error is None:
+            call.value = value
+            run.send(
+                inputs.StepDone(
+                    run.number, call.key, call.name, call.count, attempt, call.started_at, value,
+                    None if call.config is DEFAULT_CONFIG else call.config, call.nested,
+                )
+            )  # fmt: skip
+        else:
+            await self._failed(run, call, error)
+
+    async def _failed(self, run: Run, call: StepCall, error: BaseException) -> None:
+        retryable = not is_non_retryable(error)
+        fatal = isinstance(error, NotSerialisableResult)
+        value = error.as_value() if isinstance(error, NotSerialisableResult) else to_error_value(error)
+        delay_ms: int | None = None
+        if call.delay is not None and retryable and not fatal and may_retry(call.config, call.attempt):
+            delay_ms, failure = await ask_delay(call, error)
+            if failure is not None:
+                value, retryable = failure, False
+        self._report_failure(run, call, value, retryable=retryable and not fatal, delay_ms=delay_ms, fatal=fatal)
+
+    def _report_failure(
+        self, run: Run, call: StepCall, error: ErrorValue, *, retryable: bool, delay_ms: int | None, fatal: bool
+    ) -> None:
+        if run.stopped:
+            return
+        if retryable and may_retry(call.config, call.attempt):
+            call.state = StepCallState.IDLE
+            run.active -= 1
+        run.send(
+            inputs.StepFailed(
+                run.number, call.key, call.name, call.count, call.attempt, call.started_at, error, retryable, delay_ms,
+                None if call.config is DEFAULT_CONFIG else call.config, call.nested, fatal,
+            )
+        )  # fmt: skip
+        run.look_settled()
+
+    def _ended(self, call: StepCall) -> None:
+        self._executing.pop(call, None)
+        self._announced.discard(call)
+
+    def forget(self, run: Run) -> None:
+        """The run leaves this isolate: its attempts are cancelled and report nothing."""
+        for call in [call for call, owner in self._executing.items() if owner is run]:
+            self._ended(call)
+            if call.task is not None:
+                call.task.cancel()
+
+    def _look_around(self) -> None:
+        self._sweep = None
+        now = now_ms()
+        for call, run in list(self._executing.items()):
+            if call not in self._announced and now - call.started_at >= ANNOUNCE_AFTER_MS:
+                self._announced.add(call)
+                run.send(
+                    inputs.StepStarted(
+                        run.number, call.key, call.name, call.count, call.attempt, call.started_at,
+                        None if call.config is DEFAULT_CONFIG else call.config,
+                    )
+                )  # fmt: skip
+            timeout_ms = call.config.timeout_ms
+            if now - call.started_at >= timeout_ms:
+                self._ended(call)
+                error = ErrorValue("WorkflowTimeoutError", f"Execution timed out after {timeout_ms}ms")
+                self._report_failure(run, call, error, retryable=True, delay_ms=None, fatal=False)
+        if self._executing:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look_around)
+
+
+class NotSerialisableResult(Exception):  # noqa: N818 - a fact about a result, raised only inside this package
+    """A step returned what cannot be kept. Ends the run at once, as on Cloudflare: no catch, no retry."""
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        super().__init__(f'The execution of the Workflow instance was terminated, as the step "{name}" returned a value '
+                         "which is not serialisable")
+        self.cause = cause
+
+    def as_value(self) -> ErrorValue:
+        return ErrorValue("WorkflowFatalError", str(self), str(self.cause))
+
+
+class OutputTooLargeError(Exception):
+    """A step's result is larger than 1 MiB."""
+
+
+OutputTooLargeError.__name__ = "WorkflowInternalError"
+
+
+def _encode_result(call: StepCall, result: Any) -> bytes:
+    try:
+        value = values.encode(result)
+    except Exception as error:
+        raise NotSerialisableResult(call.name, error) from error
+    if len(value) > STEP_OUTPUT_BYTES_MAX:
+        raise OutputTooLargeError(f"Step {call.name}-{call.count} output is too large. Maximum allowed size is 1MiB.")
+    return value
+
+
+def step_context(call: StepCall, attempt: int) -> JsDict:
+    """The ``ctx`` of a callback: a fresh value each time, so that nothing done to it reaches the engine."""
+    return _js({
+        "step": {"name": call.name, "count": call.count},
+        "attempt": attempt,
+        "config": call.config.public(),
+    })  # fmt: skip
+
+
+def _js(value: Any) -> Any:
+    return JsDict({key: _js(item) for key, item in value.items()}) if isinstance(value, dict) else value
+
+
+async def ask_delay(call: StepCall, error: BaseException) -> tuple[int | None, ErrorValue | None]:
+    """What the user's delay function answers, or the error that ends the step because it did not answer well."""
+    assert call.delay is not None
+    label = f'The delay function for step "{call.name}-{call.count}"'
+    try:
+        answer = _call_delay(call.delay, {"ctx": step_context(call, call.attempt), "error": error})
+        if inspect.isawaitable(answer):
+            answer = await asyncio.wait_for(answer, DELAY_FUNCTION_TIMEOUT_MS / 1000)
+    except TimeoutError:
+        text = f"{label} did not return within {DELAY_FUNCTION_TIMEOUT_MS // 1000} seconds"
+        return None, ErrorValue("NonRetryableDelayError", text)
+    except Exception as raised:
+        return None, ErrorValue("NonRetryableDelayError", f"{label} threw an error: {raised}")
+    try:
+        return parse_duration_ms(answer), None
+    except ValueError:
+        text = f'{label} returned an invalid delay value (expected a number of ms or a duration string like "30 seconds")'
+        return None, ErrorValue("NonRetryableDelayError", text)
+
+
+def _call_delay(function: Callable[..., Any], argument: dict[str, Any]) -> Any:
+    return function(JsDict(argument))

@@ -1,0 +1,190 @@
+"""``step``: what a workflow's ``run(event, step)`` gets. Names, modes and texts are Cloudflare's.
+
+``step.do`` makes a decorator, and the decorated function an asynchronous callable; nothing runs before it is called.
+There are two ways to name dependencies. With the flag ``python_workflows_implicit_dependencies`` (on by default from
+2026-02-25) each parameter of the callback is matched by name with a step declared before; without it, ``depends``
+lists them in order. A parameter named ``ctx`` gets the step's context in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from stellwerk.core.ids import is_event_type, is_step_name
+from stellwerk.core.times import parse_duration_ms
+from stellwerk.core.workflow.steps import DEFAULT_CONFIG, InvalidStepConfigError, parse_config
+from stellwerk.isolate.failures import WorkflowFatalError
+from stellwerk.isolate.workflow.attempts import now_ms
+from stellwerk.isolate.workflow.run import Run
+
+_MISSING: Any = object()
+
+
+def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a callback's parameters. A plain function's are read off its code, without the price of inspect."""
+    code = getattr(fn, "__code__", None)
+    if code is not None and not code.co_flags & 0x0C:  # no *args, no **kwargs
+        return tuple(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    return tuple(inspect.signature(fn).parameters)
+
+
+class StepFunction:
+    """A declared step: calling it runs it, and every call is a step of its own."""
+
+    __slots__ = ("__name__", "__wrapped__", "concurrent", "config", "delay", "depends", "fn", "name", "names", "step")
+
+    def __init__(self, step: WorkflowStep, name: str, fn: Callable[..., Any]) -> None:
+        self.step, self.name, self.fn = step, name, fn
+        self.__wrapped__, self.__name__ = fn, getattr(fn, "__name__", name)
+        self.names: tuple[str, ...] = ()
+        self.depends: Sequence[StepFunction] | None = None
+        self.concurrent = False
+        self.config = DEFAULT_CONFIG
+        self.delay: Callable[..., Any] | None = None
+
+    async def __call__(self) -> Any:
+        step = self.step
+        names = self.names
+        if not names:
+            value = await step._run.perform(self.name, self.fn, {}, config=self.config, delay=self.delay)
+        else:
+            args = await step._arguments(self)
+            value = await step._run.perform(
+                self.name, self.fn, args, config=self.config, delay=self.delay, wants_context="ctx" in names
+            )
+        step._results[self.name] = value
+        return value
+
+
+class WorkflowStep:
+    """The ``step`` object of one life of a run."""
+
+    def __init__(self, run: Run, *, implicit_dependencies: bool) -> None:
+        self._run = run
+        self._implicit = implicit_dependencies
+        self._declared: dict[str, StepFunction] = {}
+        self._results: dict[str, Any] = {}
+        self._in_flight: dict[str, asyncio.Task[Any]] = {}
+        self.do: Callable[..., Any] = self._do_implicit if implicit_dependencies else self._do_listed
+
+    def _do_implicit(
+        self, name: str | None = None, *, concurrent: bool = False, config: object = None
+    ) -> Callable[[Callable[..., Any]], StepFunction]:
+        """Declares a step whose parameters name the steps that it depends on."""
+        return self._decorator(name, None, concurrent, config)
+
+    def _do_listed(
+        self, name: str | None = None, depends: Any = None, concurrent: bool = False, config: object = None
+    ) -> Callable[[Callable[..., Any]], StepFunction]:
+        """Declares a step whose dependencies stand in ``depends``, in the order of its parameters."""
+        return self._decorator(name, depends, concurrent, config)
+
+    def _decorator(
+        self, name: str | None, depends: Any, concurrent: bool, config: object
+    ) -> Callable[[Callable[..., Any]], StepFunction]:
+        def declare(fn: Callable[..., Any]) -> StepFunction:
+            label = fn.__name__ if name is None else name
+            _check_name(label)
+            step = StepFunction(self, label, fn)
+            step.names = parameters_of(fn)
+            step.depends = depends
+            step.concurrent = concurrent
+            if config is not None:
+                step.config, step.delay = _parse(label, config)
+            self._declared[label] = step
+            return step
+
+        return declare
+
+    async def sleep(self, name: str, duration: object) -> None:
+        """Sleeps durably. ``duration``: milliseconds, or a string such as ``"30 seconds"``; at most 365 days."""
+        _check_name(name)
+        await self._run.sleep_until_ms(name, now_ms() + parse_duration_ms(duration))
+
+    async def sleep_until(self, name: str, timestamp: object) -> None:
+        """Sleeps until a time: a datetime (naive: local time), an ISO string, or milliseconds since the epoch."""
+        _check_name(name)
+        wake_at = _moment_ms(timestamp)
+        if wake_at < now_ms() and not self._run.slept_before(name):
+            raise ValueError("You can't sleep until a time in the past, time-traveler")
+        await self._run.sleep_until_ms(name, wake_at)
+
+    async def wait_for_event(self, name: str, event_type: str, /, timeout: object = "24 hours") -> Any:
+        """Waits for an event of a type; ``{payload, timestamp, type}``. Raises ``WorkflowTimeoutError``."""
+        _check_name(name)
+        if not is_event_type(event_type):
+            raise WorkflowFatalError(
+                f'Event type "{event_type}" is not valid: letters, digits, "-" and "_", at most 100 characters'
+            )
+        return await self._run.wait_for_event(name, event_type, timeout)
+
+    # -- dependencies -------------------------------------------------------------------------------------------------
+
+    async def _arguments(self, step: StepFunction) -> dict[str, Any]:
+        wanted = [name for name in step.names if name != "ctx"]
+        if self._implicit:
+            targets = [self._declared.get(name) for name in wanted]
+            for name, target in zip(wanted, targets, strict=True):
+                if target is None or target is step:
+                    raise TypeError(f"Received unexpected parameter {name}")
+        else:
+            targets = _listed(step, wanted)
+        found = [target for target in targets if target is not None]
+        if step.concurrent:
+            results = await asyncio.gather(*(self._resolve(target) for target in found))
+        else:
+            results = [await self._resolve(target) for target in found]
+        return dict(zip(wanted, results, strict=True))
+
+    async def _resolve(self, step: StepFunction) -> Any:
+        """The result of a dependency: remembered, under way already, or run now. By name, as Cloudflare does."""
+        known = self._results.get(step.name, _MISSING)
+        if known is not _MISSING:
+            return known
+        task = self._in_flight.get(step.name)
+        if task is None:
+            task = self._in_flight[step.name] = asyncio.ensure_future(step())
+        return await task
+
+
+def _listed(step: StepFunction, wanted: list[str]) -> list[StepFunction | None]:
+    depends = step.depends
+    if depends is None:
+        if wanted:
+            raise TypeError(f"Step has {len(wanted)} non-ctx parameter(s) but no 'depends' list provided")
+        return []
+    if len(depends) != len(wanted):
+        raise TypeError(
+            f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)"
+        )
+    return list(depends)
+
+
+def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:
+    try:
+        parsed = parse_config(name, config)
+    except InvalidStepConfigError as error:
+        raise WorkflowFatalError(str(error)) from None
+    delay = None
+    if isinstance(config, dict) and isinstance(config.get("retries"), dict) and callable(config["retries"].get("delay")):
+        delay = config["retries"]["delay"]
+    return parsed, delay
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not is_step_name(name):
+        raise WorkflowFatalError(f'Step name "{name}" exceeds max length (256 chars) or invalid characters found')
+
+
+def _moment_ms(timestamp: object) -> int:
+    if isinstance(timestamp, datetime):
+        return int(timestamp.timestamp() * 1000)
+    if isinstance(timestamp, str):
+        return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
+    if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+        return int(timestamp)
+    raise TypeError(f"Not a time: {timestamp!r}; expected a datetime, an ISO string, or milliseconds since the epoch")
