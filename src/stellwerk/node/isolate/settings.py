@@ -1,0 +1,30 @@
+"""What can be set about isolates, node-wide. What one Worker may say for itself is in its manifest."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+from stellwerk.core import limits
+from stellwerk.wire.zygote import ENTRY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZygoteSettings:
+    """What the zygote is made of. ``paths`` come first on its ``sys.path``, before the SDK."""
+
+    interpreter: str = sys.executable
+    preload: tuple[str, ...] = ("stellwerk.isolate.isolate",)
+    entry: str = ENTRY
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    isolates_max: int = limits.ISOLATES_MAX
+    start_timeout_ms: int = limits.ISOLATE_START_TIMEOUT_MS
+    drain_ms: int = limits.ISOLATE_DRAIN_MS
+    stop_grace_ms: int = limits.ISOLATE_STOP_GRACE_MS
+    sweep_ms: int = limits.ISOLATE_SWEEP_MS
+    scale_load: int = limits.ISOLATE_LOAD_SCALE_UP
+    zygote: ZygoteSettings = field(default_factory=ZygoteSettings)
