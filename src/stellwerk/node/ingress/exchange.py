@@ -37,7 +37,6 @@ class Exchange:
         "_chunked",
         "_close",
         "_connection",
-        "_end_told",
         "_ended",
         "_framing",
         "_held",
@@ -63,7 +62,6 @@ class Exchange:
     # Filled by `reader.py` when there is a body, and by `start` when the answer is streamed; most have neither.
     _held: list[bytes]
     _unconsumed: int
-    _end_told: bool
     _mute: bool
     _chunked: bool
     _left: int | None
@@ -97,23 +95,24 @@ class Exchange:
 
     def _deliver(self) -> None:
         """Hands over what has come in, in one piece, and then the end."""
-        if self.on_chunk is None:
-            return
-        if self._held:
+        if self.on_chunk is not None and self._held:
             chunk = self._held[0] if len(self._held) == 1 else b"".join(self._held)
             self._held.clear()
-            self.on_chunk(chunk)
-        if self._ended is not None and not self._end_told and not self._over:
-            self._end_told = True
-            if self.on_end is not None:
-                self.on_end(self._ended)
+            self._call(self.on_chunk, chunk)
+        if self._ended == "" and not self._held and not self._over:
+            self._tell_end("")
+
+    def _tell_end(self, reason: str) -> None:
+        if self.on_end is not None:
+            callback, self.on_end = self.on_end, None
+            self._call(callback, reason)
 
     def _say_continue(self) -> None:
         """Asks for the body, once, when the client waits for that and the handler is ready for it."""
         if self._framing.expects and self.on_chunk is not None and not self.answered:
             self._framing = Framing(close=self._framing.close, old=self._framing.old)
             if self._ended is None and not self._held:
-                self._connection.send(CONTINUE)
+                self._connection.outlet.send(CONTINUE)
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
@@ -143,14 +142,14 @@ class Exchange:
             body = None
         else:
             size = b"content-length: %d\r\n" % len(body) if body else b"content-length: 0\r\n"
-        if self._ended is None:
-            self._close = True  # the rest of the request's body is not worth reading
+        if self._ended != "":
+            self._close = True  # the rest of the request's body is not worth reading, or will not come
         ending = self._ending()
         if body and len(body) > _JOIN_BYTES_MAX:
-            connection.send(b"".join((head, connection.server.stamp, size, ending)))
-            connection.send(body)
+            connection.outlet.send(b"".join((head, connection.server.stamp, size, ending)))
+            connection.outlet.send(body)
         else:
-            connection.send(b"".join((head, connection.server.stamp, size, ending, body or b"")))
+            connection.outlet.send(b"".join((head, connection.server.stamp, size, ending, body or b"")))
         connection.over(self)
 
     def start(self, status: int, headers: HeaderList, reason: str = "") -> None:
@@ -162,6 +161,7 @@ class Exchange:
             head, length = render_head(status, reason, headers, connection.limits.response_head_bytes_max)
         except BadAnswer as error:
             self._answer_badly(error)
+            self._tell_gone()  # so that nobody goes on writing
             return
         self.answered = True
         self._mute = self.head_only or status in _BODYLESS
@@ -178,7 +178,7 @@ class Exchange:
             self._close = True  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
         elif not self._mute:
             size, self._chunked = b"transfer-encoding: chunked\r\n", True
-        connection.hold(b"".join((head, connection.server.stamp, size, self._ending())))
+        connection.outlet.hold(b"".join((head, connection.server.stamp, size, self._ending())))
 
     def _ending(self) -> bytes:
         if self._close or self._connection.draining:
@@ -199,22 +199,23 @@ class Exchange:
             parts = chunk_parts(chunk)
             if len(chunk) > _JOIN_BYTES_MAX:
                 for part in parts:
-                    connection.send(part)
+                    connection.outlet.send(part)
             else:
-                connection.send(b"".join(parts))
+                connection.outlet.send(b"".join(parts))
         elif self._left is None:
-            connection.send(chunk)
+            connection.outlet.send(chunk)
         else:
             self._write_measured(chunk, self._left)
-        return not connection.write_paused
+        return not connection.outlet.write_paused
 
     def _write_measured(self, chunk: bytes, left: int) -> None:
-        self._connection.send(chunk if len(chunk) <= left else chunk[:left])
+        self._connection.outlet.send(chunk if len(chunk) <= left else chunk[:left])
         self._left = max(0, left - len(chunk))
         if len(chunk) > left:
             log.warning("%s %s: the answer is longer than its content-length; the rest is dropped", *self._name())
             self._close = True
             self.finish()
+            self._tell_gone()
 
     def finish(self) -> None:
         """Ends a streamed answer."""
@@ -227,7 +228,7 @@ class Exchange:
             self.break_off()
             return
         if self._chunked:
-            self._connection.send(LAST_CHUNK)
+            self._connection.outlet.send(LAST_CHUNK)
         self._connection.over(self)
 
     def break_off(self) -> None:
@@ -268,22 +269,36 @@ class Exchange:
     def _answer_badly(self, error: BadAnswer) -> None:
         log.error("%s %s: the answer cannot be sent: %s", *self._name(), error)
         self.refuse(500, "worker.bad_answer", f"The answer cannot be sent: {error}.", cloudflare_code=1101)
-        self._tell_gone()
 
     def _name(self) -> tuple[str, str]:
         return self.method, self.target
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        """Calls into the handler; its failure becomes an error page, or a broken answer, and a line in the log."""
+        try:
+            callback(*arguments)
+        except Exception:
+            log.exception("%s %s: the handler failed", *self._name())
+            self.refuse(500, "platform.internal", "Something went wrong inside the platform.")
+
     def _break_body(self, reason: str) -> None:
         """The request's body will not come to its end; the handler hears why."""
         if self._ended is None:
             self._ended = reason
-            if self.on_chunk is not None:
-                self._deliver()
+            if self.streaming:
+                self._held.clear()
+                self._tell_end(reason)
+
+    def _abandon(self, reason: str) -> None:
+        """Nobody waits for this answer any more."""
+        self.answered = self._over = True
+        if reason:
+            self._break_body(reason)
+        self._tell_gone()
 
     def _tell_gone(self) -> None:
-        """The answer is no longer wanted."""
         if self.on_gone is not None:
             callback, self.on_gone = self.on_gone, None
-            callback()
+            self._call(callback)

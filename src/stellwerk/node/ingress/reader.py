@@ -90,6 +90,13 @@ class RequestReader:
             return HEAD_PIECE_BYTES
         return self._left or CHUNKED_PIECE_BYTES
 
+    def must_wait(self) -> bool:
+        """Whether no more may be read: too many requests wait, or too much of a body that nobody consumed."""
+        if len(self.ready) >= self._limits.pipeline_max:
+            return True
+        exchange = self.open
+        return exchange is not None and exchange.streaming and exchange._unconsumed >= self._limits.body_window_bytes
+
     def accept(self) -> bytes:
         """The Accept header of the request that is being read, for the page that refuses it."""
         return b",".join(value for name, value in self._headers if name == b"accept")
@@ -191,7 +198,6 @@ class RequestReader:
         self.open = exchange = Exchange(self._connection, method, target, host, self._headers, framing)
         if framing.length or framing.chunked:
             exchange._ended = None
-            exchange._end_told = False
             exchange._held = []
             exchange._unconsumed = 0
             self._left, self._received, self._overhead = framing.length, 0, 0

@@ -98,7 +98,7 @@ class IngressServer:
         while self._open:
             self._emptied.clear()
             for connection in list(self._open):
-                connection.abort()
+                connection.outlet.abort()
             await self._emptied.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -114,7 +114,7 @@ class IngressServer:
         connection.draining = self._draining
         excess = len(self._open) - self.limits.connections_max
         if excess > REFUSED_OPEN_MAX:
-            connection.abort()
+            connection.outlet.abort()
         return excess <= 0
 
     def forget(self, connection: Connection) -> None:
