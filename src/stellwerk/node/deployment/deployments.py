@@ -40,10 +40,15 @@ class _WhatServes:
 
     def __init__(self) -> None:
         self._serving = Serving()
+        self._deployed_from: dict[str, str] = {}
 
     def serving(self, worker: str) -> LoadedVersion | None:
         """The version that serves ``worker`` now."""
         return self._serving.versions.get(worker)
+
+    def deployed_from(self, worker: str) -> str | None:
+        """The ``source`` of the deployment in force: dev, api, wrangler."""
+        return self._deployed_from.get(worker)
 
     def route(self, host: str, path: str) -> str | None:
         """The Worker that answers ``host`` (as in the Host header) and ``path`` (without a query)."""
@@ -116,6 +121,7 @@ class Deployments(_WhatServes):
         await self._versions.start()
         rows = [row for row in await self._store.current_deployments() if row.account_id == self._account_id]
         found = await asyncio.gather(*(self._load_deployed(row) for row in rows))
+        self._deployed_from = {row.worker: row.source for row in rows}
         self._serve([version for version in found if version is not None])
         self.started.set()
 
@@ -192,6 +198,7 @@ class Deployments(_WhatServes):
                 )
             )
             old, self._serving = self._serving.versions.get(worker), after
+            self._deployed_from[worker] = source
             self.problems.pop(worker, None)
             if old is None or old.version_id != new.version_id:
                 if old is not None:
@@ -211,6 +218,7 @@ class Deployments(_WhatServes):
             removed = await self._store.remove_worker(self._account_id, worker)
             old = self._serving.versions.get(worker)
             self.problems.pop(worker, None)
+            self._deployed_from.pop(worker, None)
             if old is None:
                 if removed:
                     return
