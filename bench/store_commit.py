@@ -23,7 +23,7 @@ from pathlib import Path
 import uvloop
 
 from stellwerk.core.workflow.status import Status
-from stellwerk.store.base import Decision, InstanceRow
+from stellwerk.store.base import Decision, Done, InstanceRow
 from stellwerk.store.sqlite import SqliteStore
 
 ENTRY = b"x" * 100
@@ -54,50 +54,63 @@ def row(instance: str, seq: int) -> tuple[str, str, str, int, int, int, bytes]:
 
 
 async def closed_loop(store: SqliteStore, name: str, in_flight: int, seconds: float) -> None:
-    """Callbacks, not futures: the engine does the same, and a future per row would be what is measured."""
+    """Callbacks, not futures: the engine does the same, and a future per row would be what is measured.
+
+    The first writer alone looks at the clock, and ends the measurement.
+    """
     instances = iter(await created(store, int(seconds * ROWS_PER_S_MAX) // RUN_ENTRIES + 2 * in_flight))
-    meter, finished, running = Meter(seconds), asyncio.Event(), in_flight
+    meter, finished, running, rows = Meter(seconds), asyncio.Event(), in_flight, 0
+    over = False
     turn: list[Decision] = []
     loop = asyncio.get_running_loop()
-    end = meter.started + seconds
-    note, clock = meter.times.append, time.perf_counter
 
     def flush() -> None:
-        store.submit(turn.copy())
-        turn.clear()
+        nonlocal turn, rows
+        batch, turn = turn, []
+        rows += len(batch)
+        store.submit(batch)
 
-    def writer() -> Callable[[], None]:
-        instance, seq, begun = next(instances), 0, 0.0
+    def writer() -> Done:
+        instance, seq = next(instances), 0
 
-        def hand_over() -> None:
-            nonlocal instance, seq, begun
+        def step(error: Exception | None) -> None:
+            nonlocal instance, seq, running
+            if error is not None:
+                raise error
+            if over:
+                running -= 1
+                if not running:
+                    finished.set()
+                return
             seq += 1
             if seq > RUN_ENTRIES:
                 instance, seq = next(instances), 1
-            begun = clock()
             if not turn:
                 loop.call_soon(flush)
-            turn.append(Decision([row(instance, seq)], done=done))
+            turn.append(Decision([row(instance, seq)], done=step))
+
+        return step
+
+    def timed(step: Done) -> Done:
+        begun = time.perf_counter()
 
         def done(error: Exception | None) -> None:
-            nonlocal running
-            if error is not None:
-                raise error
-            now = clock()
-            note(now - begun)
-            if now < end:
-                hand_over()
-                return
-            running -= 1
-            if not running:
-                finished.set()
+            nonlocal begun, over
+            now = time.perf_counter()
+            meter.times.append(now - begun)
+            over = now > meter.started + seconds
+            begun = now
+            step(error)
+            if turn and turn[-1].done is step:
+                turn[-1].done = done
 
-        return hand_over
+        return done
 
-    for _ in range(in_flight):
-        writer()()
+    timed(writer())(None)
+    for _ in range(in_flight - 1):
+        writer()(None)
     await finished.wait()
-    print(meter.line(f"{in_flight} in flight{', inline' if 'inline' in name else ''}"))
+    print(meter.line(f"{in_flight} in flight{', inline' if 'inline' in name else ''}", rows))
 
 
 async def created(store: SqliteStore, count: int) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import apsw
 import msgspec
@@ -47,6 +47,7 @@ RUNS_REMEMBERED_MAX: Final = 2 * limits.RUNS_LIVE_MAX  # likewise; a run looked 
 RUNS_PER_EPOCH_BITS: Final = 40  # a run's number is the holder's epoch and a counter: in order, unique, never asked for
 
 RunKey = tuple[str, str, str, int]
+NumberedUpdate = tuple[str, int, int | None, int | None, int | None, int]
 RunRow = tuple[str, int, int, int, bytes]
 
 
@@ -81,9 +82,10 @@ class GroupWriter:
         """
         db.execute("BEGIN IMMEDIATE")
         self._check_fence(db)
-        if all(type(write) is Decision and not _is_restart(write) for write in group):
+        decisions = _gathered(group)
+        if decisions is not None:
             try:
-                failures = self._write_fast(db, group)  # type: ignore[arg-type]  # the line above has looked
+                failures = self._write_fast(db, decisions)
             except GUILTY:
                 db.execute("ROLLBACK")
                 self.forget()
@@ -113,24 +115,25 @@ class GroupWriter:
 
     def _write_fast(self, db: apsw.Connection, group: Sequence[Decision]) -> Failures:
         failures: Failures = {}
-        journal: list[RunRow] = []
-        updates, blobs = [], []
+        rows: list[JournalRow] = []
+        updates: list[InstanceUpdate] = []
+        blobs: list[tuple[str, str, bytes]] = []
         for place, decision in enumerate(group):
             if decision.create is not None and not self._create(db, decision.create):
                 failures[place] = InstanceExistsError(decision.create.instance_id)
                 continue
-            journal += self._entries(db, decision.journal)
+            rows += decision.journal
             if decision.update is not None:
                 updates.append(decision.update)
             if decision.blobs:
                 blobs += decision.blobs
         if blobs:
             db.executemany(_ADD_BLOB, blobs)
-        if journal:
-            db.executemany(_APPEND, journal)
+        if rows:
+            db.executemany(_APPEND, self._entries(db, rows))
         if updates:
             before = db.total_changes()
-            db.executemany(_UPDATE, updates)
+            db.executemany(_UPDATE, [self._numbered(db, update) for update in updates])
             if db.total_changes() - before != len(updates):
                 raise ValueError("an update found no row")  # found again, by name, the careful way
             self._forget_ended(updates)
@@ -158,7 +161,7 @@ class GroupWriter:
         if decision.blobs:
             db.executemany(_ADD_BLOB, decision.blobs)
         if decision.update is not None:
-            db.execute(_UPDATE, decision.update)
+            db.execute(_UPDATE, self._numbered(db, decision.update))
             if db.changes() != 1:
                 raise StorageError(
                     f"Instance {decision.update[7]} of {decision.update[6]} has no unfinished incarnation "
@@ -231,6 +234,14 @@ class GroupWriter:
             found.append((account_id, run, seq, at, entry))
         return found
 
+    def _numbered(self, db: apsw.Connection, update: InstanceUpdate) -> NumberedUpdate:
+        """The update with its run's number in place of its key."""
+        status, modified_at, started_at, ended_at, wake_at, account_id, workflow, instance_id, incarnation = update
+        run = self._runs.get((account_id, workflow, instance_id, incarnation))
+        if run is None:
+            run = self._find_run(db, account_id, workflow, instance_id, incarnation)
+        return (status, modified_at, started_at, ended_at, wake_at, run)
+
     def _find_run(self, db: apsw.Connection, account_id: str, workflow: str, instance_id: str, incarnation: int) -> int:
         run = db.execute(_FIND_RUN, (account_id, workflow, instance_id, incarnation)).get
         if not isinstance(run, int):
@@ -269,8 +280,12 @@ class FencedError(StorageError):
     retryable = False
 
 
-def _is_restart(decision: Decision) -> bool:
-    return decision.create is not None and decision.create.incarnation != 1
+def _gathered(group: Sequence[Write]) -> Sequence[Decision] | None:
+    """The group when it may be written the fast way: no command, no restart. A plain loop: this is the hot path."""
+    for write in group:
+        if isinstance(write, Command) or (write.create is not None and write.create.incarnation != 1):
+            return None
+    return cast(Sequence[Decision], group)
 
 
 def _named(error: Exception) -> Exception:

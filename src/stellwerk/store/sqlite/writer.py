@@ -184,13 +184,11 @@ def _rows(writes: Sequence[Write]) -> int:
 
 def _take(backlog: deque[Write]) -> list[Write]:
     """From the front, until the group has its rows. One decision larger than that goes alone: it cannot be split."""
-    group: list[Write] = []
     rows = 0
-    while backlog:
-        write = backlog[0]
-        size = 1 if isinstance(write, Command) else len(write.journal) + len(write.blobs) + 2
-        if group and rows + size > limits.GROUP_ROWS_MAX:
-            break
-        rows += size
-        group.append(backlog.popleft())
+    for count, write in enumerate(backlog):
+        rows += 1 if isinstance(write, Command) else len(write.journal) + len(write.blobs) + 1
+        if rows > limits.GROUP_ROWS_MAX:
+            return [backlog.popleft() for _ in range(max(count, 1))]
+    group = list(backlog)
+    backlog.clear()
     return group

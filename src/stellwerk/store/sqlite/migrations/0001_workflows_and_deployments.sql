@@ -75,8 +75,8 @@ CREATE INDEX instance_by_age ON instance (account_id, workflow, created_at, inst
 CREATE INDEX instance_by_status ON instance (account_id, workflow, status, created_at, instance_id)
     WHERE superseded = 0;
 
--- What a starting node takes up. Sleeping runs are not in it: a million of them cost a restart nothing.
-CREATE INDEX instance_unfinished ON instance (account_id, workflow, instance_id)
+-- What a starting node takes up, the oldest first. Sleeping runs are not in it: a million of them cost a restart nothing.
+CREATE INDEX instance_unfinished ON instance (run)
     WHERE status IN ('queued', 'running', 'waitingForPause');
 
 -- What a timer must take up, the earliest first.

@@ -30,7 +30,7 @@ WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
 -- The index row after a decision. A row that has ended is not found: a terminal status never moves.
 UPDATE instance
 SET status = ?1, modified_at = ?2, started_at = coalesce(?3, started_at), ended_at = ?4, wake_at = ?5
-WHERE account_id = ?6 AND workflow = ?7 AND instance_id = ?8 AND incarnation = ?9 AND ended_at IS NULL;
+WHERE run = ?6 AND ended_at IS NULL;
 
 -- name: add_blob
 -- A value by content; an equal one gains a reference instead of a second copy.
@@ -78,14 +78,16 @@ ORDER BY created_at DESC, instance_id DESC
 LIMIT ?;
 
 -- name: unfinished
--- What a starting node takes up, in key order, page by page. INDEXED BY: a change that loses the index must fail here.
+-- What a starting node takes up, the oldest first, page by page: the key of the last row of a page is where the next one
+-- begins. INDEXED BY: a change that loses the index must fail here.
 SELECT account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
        created_at, modified_at, started_at, ended_at, wake_at, owner, epoch, lease_expires_at,
        (SELECT versions FROM run_manifest AS m
         WHERE m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id)
 FROM instance INDEXED BY instance_unfinished
-WHERE status IN ('queued', 'running', 'waitingForPause') AND (account_id, workflow, instance_id) > (?, ?, ?)
-ORDER BY account_id, workflow, instance_id
+WHERE status IN ('queued', 'running', 'waitingForPause')
+  AND run > coalesce((SELECT max(run) FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ?), 0)
+ORDER BY run
 LIMIT ?;
 
 -- name: due
