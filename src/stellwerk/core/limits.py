@@ -72,6 +72,7 @@ INTERRUPTIONS_MAX: Final = 10  # per step; from then on an interrupted attempt c
 RUN_INTERRUPTIONS_MAX: Final = 10  # isolates that a run lost and recorded nothing between; then it ends errored
 NODE_INTERRUPTIONS_MAX: Final = 100  # the same for ends of the node, which mostly are not the run's doing
 SETTLE_CALLBACKS_MAX: Final = 1_000_000  # callbacks of workflow code between two deliveries; past it it spins
+SOLO_ISOLATES_MAX: Final = 8  # isolates at once that each hold one suspect alone
 RUNS_LIVE_MAX: Final = 10_000  # runs held in memory; further ones stay queued
 RUNS_QUEUED_MAX: Final = 2_000_000  # CF
 PARK_AFTER_MS: Final = 1_000  # a run that waits longer than this leaves memory
@@ -81,6 +82,7 @@ INLINE_VALUE_BYTES_MAX: Final = 64 * KIB  # larger values go to content-addresse
 GROUP_ROWS_MAX: Final = 2_000  # rows in one commit
 WRITES_WAITING_MAX: Final = 200_000  # decisions waiting for a commit; then new work is refused with capacity.exceeded
 READS_WAITING_MAX: Final = 20_000  # reads waiting for the reader; then new ones are refused with capacity.exceeded
+BALLAST_BYTES: Final = 16 * MIB  # kept in reserve on the disk of the state folder, to be freed when it is full
 
 # -- deployment -------------------------------------------------------------------------------------------------------
 BUNDLE_BYTES_MAX: Final = 64 * MIB  # CF: 64 MB before compression
