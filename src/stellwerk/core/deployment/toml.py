@@ -45,7 +45,7 @@ def parse_toml(text: str, file: str) -> Document:
 def _translated(error: tomllib.TOMLDecodeError, text: str, file: str) -> ConfigError:
     message = str(error)
     found = _LINE_IN_MESSAGE.search(message)
-    line = int(found.group(1)) if found and found.group(1) else text.count("\n") + 1
+    line = int(found.group(1)) if found and found.group(1) else text.rstrip().count("\n") + 1
     return ConfigError(f"this is not TOML: {_LINE_IN_MESSAGE.sub('', message)}.", file=file, line=line)
 
 
