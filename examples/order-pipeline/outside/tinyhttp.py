@@ -39,12 +39,19 @@ async def serve(handler: Handler, port: int) -> asyncio.Server:
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A caller that goes away in the middle of anything is normal here: the demo kills it on purpose.
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, HangUp):
+        try:
             while (call := await _read_call(reader)) is not None:
                 status, answer = await handler(call)
                 writer.write(_encode(status, answer))
                 await writer.drain()
-        writer.close()
+                if call.headers.get("connection", "").lower() == "close":
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, HangUp):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     return await asyncio.start_server(connection, "127.0.0.1", port)
 
@@ -103,6 +110,8 @@ async def post(url: str, body: dict[str, Any], *, token: str, timeout_s: float) 
             answer = await reader.read()  # to the end: we asked the server to close
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
     status_line, _, rest = answer.partition(b"\r\n")
     if not status_line.startswith(b"HTTP/1.1 "):
         raise ConnectionResetError("the answer broke off")
