@@ -1,4 +1,4 @@
-"""What runs in the isolates of these tests: the least that speaks the channel, and does on demand what users' code does.
+"""What runs in the isolates of these tests: the least that speaks the channel, and does on demand what users do.
 
 Loaded by the zygote by name, so it imports nothing of the tests.
 """
@@ -111,7 +111,12 @@ def exit_3(channel: Channel, env: dict[str, Any]) -> None:
 
 
 def system_exit(channel: Channel, env: dict[str, Any]) -> None:
-    raise SystemExit(4)
+    """In a task, as all users' code is."""
+
+    async def leave() -> None:
+        raise SystemExit(4)
+
+    env["TASK"] = asyncio.ensure_future(leave())
 
 
 def segfault(channel: Channel, env: dict[str, Any]) -> None:

@@ -121,8 +121,10 @@ class Ears:
 
 
 @asynccontextmanager
-async def a_pool(state: Path, *, clock: SystemClock | None = None, **settings: Any) -> AsyncIterator[tuple[Pool, Ears]]:
-    ears = Ears()
+async def a_pool(
+    state: Path, *, clock: SystemClock | None = None, ears: Ears | None = None, **settings: Any
+) -> AsyncIterator[tuple[Pool, Ears]]:
+    ears = ears or Ears()
     pool = Pool(
         state=state,
         clock=clock or SystemClock(),
@@ -136,6 +138,12 @@ async def a_pool(state: Path, *, clock: SystemClock | None = None, **settings: A
         yield pool, ears
     finally:
         await pool.stop()
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Waits for what nobody signals, such as the end of somebody else's process. The deadline is that of ``run``."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
 
 
 def is_gone(pid: int) -> bool:

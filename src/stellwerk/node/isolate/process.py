@@ -284,7 +284,6 @@ class Isolate:
         self._exit = (how, cause)
         if self._timer is not None:
             self._timer.cancel()
-        self.output.read()
         if self._channel_open:  # a process that it started may hold the other end; what was sent is read by then
             error = ConnectionError("the process has ended, but something else holds its channel")
             self._timer = self._loop.call_later(limits.ISOLATE_EXIT_GRACE_MS / 1000, self.channel.abort, error)
