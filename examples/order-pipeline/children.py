@@ -52,12 +52,11 @@ class Child:
         return self._process.poll() if self._process else None
 
     def kill(self) -> None:
-        """SIGKILL to the whole group: nobody in it gets a chance to tidy up or to finish a sentence."""
+        """SIGKILL: it gets no chance to tidy up. What it has started has to end by itself."""
         if self._process is None:
             return
         self._note_family()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
 
     def stop(self) -> list[int]:
