@@ -25,6 +25,7 @@ from stellwerk.core.ids import LOCAL_ACCOUNT
 from stellwerk.core.workflow import entries
 from stellwerk.core.workflow.status import Status
 from stellwerk.node.clock import SystemClock
+from stellwerk.node.deployment.collector import Collector
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.store.base import Decision, InstanceRow
@@ -47,9 +48,13 @@ class Events:
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, dict[str, Any]]] = []
+        self.infos: list[tuple[str, dict[str, Any]]] = []
 
     def error(self, event: str, **fields: Any) -> None:
         self.errors.append((event, fields))
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.infos.append((event, fields))
 
 
 class Node:
@@ -439,5 +444,30 @@ def test_a_version_that_was_just_replaced_keeps_its_files_while_isolates_drain(t
             assert await node.deployments.collect() == []
             node.clock.ahead_ms += limits.BUNDLE_GRACE_MS + 60_000
             assert await node.deployments.collect() == [old.bundle.name]
+
+    asyncio.run(run())
+
+
+def test_the_collector_passes_at_the_start_and_again_and_a_failed_pass_is_not_its_last(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with a_node(tmp_path) as node:
+            version = await node.deploy(a_manifest("orders"))
+            await node.deployments.remove("orders")
+            collector = Collector(node.deployments, log=node.log, interval_ms=1)
+            await collector.stop()
+            (tmp_path / "dependencies").rename(tmp_path / "elsewhere")
+            await collector.start()
+            async with asyncio.timeout(20):
+                await collector.passed.wait()
+                assert node.log.errors[0][0] == "deployment.collect_failed"
+                (tmp_path / "elsewhere").rename(tmp_path / "dependencies")
+                node.clock.ahead_ms = limits.BUNDLE_GRACE_MS + 60_000
+                while not node.log.infos:
+                    collector.passed.clear()
+                    await collector.passed.wait()
+            await collector.stop()
+            await collector.stop()
+            assert node.log.infos[0] == ("deployment.collected", {"folders": 1})
+            assert not version.bundle.exists()
 
     asyncio.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,16 @@ def test_two_loadings_of_the_same_folders_are_the_same_also_with_problems(tmp_pa
     assert first.same_as(load_workspace([tmp_path]))
     write(folder / "src/entry.py", ENTRY + "# changed\n")
     assert not first.same_as(load_workspace([tmp_path]))
+
+
+def test_a_folder_that_cannot_be_searched_hides_no_other(tmp_path: Path) -> None:
+    a_worker(tmp_path / "one", "charge")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "up").symlink_to(tmp_path)
+    locked = a_worker(tmp_path / "locked", "locked")
+    locked.chmod(0)
+    try:
+        readable = os.access(locked, os.R_OK)  # root reads everything
+        assert names(load_workspace([tmp_path])) == (["charge", "locked"] if readable else ["charge"])
+    finally:
+        locked.chmod(0o755)

@@ -120,16 +120,19 @@ def _worker_folders(root: Path, seen: set[Path]) -> Iterator[Path]:
                 file=str(root),
                 cure="Give the folder that holds your Workers.",
             )
-        if config_file(folder) is not None:
+        is_worker, below = _look_into(folder)
+        if is_worker:
             yield folder
-        waiting.extend(sorted(filter(_is_searched, _entries(folder)), reverse=True))
+        waiting.extend(below)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _look_into(folder: Path) -> tuple[bool, list[Path]]:
+    """Whether ``folder`` is a Worker, and the folders to search next. One that cannot be read holds no Workers."""
     try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise ConfigError(f"this folder cannot be read: {error.strerror}.", file=str(folder)) from error
+        below = [path for path in folder.iterdir() if _is_searched(path)]
+        return config_file(folder) is not None, sorted(below, reverse=True)
+    except OSError:
+        return False, []
 
 
 def _is_searched(path: Path) -> bool:
