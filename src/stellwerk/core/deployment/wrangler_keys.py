@@ -237,7 +237,7 @@ def asks_for_nothing(value: object) -> bool:
 
 def render_key_table() -> str:
     """The table as Markdown, for people who want to know whether their Worker will run."""
-    parts = ["| key | | |", "|---|---|---|"]
+    parts = ["| key | what becomes of it | what for, or why not |", "|---|---|---|"]
     for state in State:
         rows = [(key, rule) for key, rule in WRANGLER_KEYS.items() if rule.state is state]
         for key, rule in sorted(rows):
