@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> int:
         print("This is started by the node: zygote <control fd> <node's pid> <launch>.", file=sys.stderr)
         return 64
     _, control, node_pid, launch = arguments
-    sys.path[:0] = json.loads(launch)["paths"]
+    told = json.loads(launch)
+    sys.path[:0] = [told["sdk"], *told["paths"]]
     zygote = importlib.import_module("stellwerk.isolate.zygote")
     zygote.main(int(control), int(node_pid), launch)
     return 0

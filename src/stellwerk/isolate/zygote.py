@@ -44,6 +44,8 @@ def main(control_fd: int, node_pid: int, launch_json: str) -> NoReturn:
     launch = messages.decode_launch(launch_json)
     for name in launch.preload:
         importlib.import_module(name)
+    # A Worker shall find the packages that it names, not those that happen to be installed for us.
+    sys.path[:] = [entry for entry in sys.path if entry not in launch.paths]
     tasks = len(list(Path("/proc/self/task").iterdir()))
     if tasks != 1:
         raise RuntimeError(f"the zygote has {tasks} threads after its imports; a fork would copy only one of them")

@@ -15,7 +15,8 @@ ENTRY = "stellwerk.isolate.isolate:run"
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """What the zygote is told at its birth, as JSON in its arguments. Nothing secret: anybody may list processes."""
 
-    paths: list[str]  # sys.path in front of the standard library's
+    sdk: str  # first on sys.path, of the zygote as of every isolate
+    paths: list[str]  # the platform's own code: on the zygote's sys.path, and not on that of users' code
     preload: list[str]  # modules that every isolate finds imported
     alive: str  # file that each isolate holds a shared lock on for as long as it lives
 

@@ -11,7 +11,7 @@ from stellwerk.wire.zygote import ENTRY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteSettings:
-    """What the zygote is made of. ``paths`` come first on its ``sys.path``, before the SDK."""
+    """What the zygote is made of. ``paths`` stand on its ``sys.path`` before our own."""
 
     interpreter: str = sys.executable
     preload: tuple[str, ...] = ("stellwerk.isolate.isolate",)

@@ -72,13 +72,8 @@ def environment(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def platform_paths() -> list[str]:
-    """Where the zygote finds the SDK, this package, and what both need."""
-    homes = [
-        _PACKAGE / "sdk",
-        _PACKAGE.parent,
-        Path(msgspec.__file__).parent.parent,
-        Path(uvloop.__file__).parent.parent,
-    ]
+    """Where the zygote finds this package and what it needs."""
+    homes = [_PACKAGE.parent, Path(msgspec.__file__).parents[1], Path(uvloop.__file__).parents[1]]
     return list(dict.fromkeys(str(home) for home in homes))
 
 
@@ -136,6 +131,7 @@ class Zygote:
         self._respawn = None
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         launch = messages.Launch(
+            sdk=str(_PACKAGE / "sdk"),
             paths=[*self._settings.paths, *platform_paths()],
             preload=list(self._settings.preload),
             alive=str(self._alive),
