@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stellwerk.core import limits
-from stellwerk.core.errors import BundleError
+from stellwerk.core.errors import BundleError, StorageError
 from stellwerk.node.clock import SystemClock
 from stellwerk.node.deployment.bundles import Bundles, bundle_hash, check_files
 
@@ -172,5 +172,18 @@ def test_an_upload_of_the_same_files_starts_the_grace_time_anew(tmp_path: Path) 
         assert bundles.path(digest).exists()
         assert await bundles.collect([]) == [digest]
         assert not bundles.claim(digest)
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_refuses_is_the_platforms_fault_and_leaves_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        bundles = Bundles(tmp_path / "bundles", SystemClock())
+        await bundles.start()
+        (tmp_path / "bundles").rename(tmp_path / "moved")
+        (tmp_path / "bundles").touch()
+        with pytest.raises(StorageError, match="cannot be written: Not a directory"):
+            await bundles.put(FILES)
+        assert names_in(tmp_path / "moved") == []
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from stellwerk.core import limits
-from stellwerk.core.errors import BundleError
+from stellwerk.core.errors import BundleError, StorageError
 from stellwerk.node.clock import Clock
 from stellwerk.node.deployment.content_folders import ContentFolders
 
@@ -39,25 +39,27 @@ class Bundles:
         """Keeps ``files`` (relative path -> content) and returns their hash, once they are on disk.
 
         Raises ``BundleError`` for an unsafe path, a path that is both file and folder, too many files (20,000) and
-        too many bytes (64 MiB).
+        too many bytes (64 MiB); ``StorageError`` when the disk refuses.
         """
         check_files(files)
         return await asyncio.to_thread(self._put, dict(files))
 
     def _put(self, files: dict[str, bytes]) -> str:
         digest = bundle_hash(files)
-        if self._folders.claim(digest, now_ms=self._clock.now_ms()):
-            return digest
+        try:
+            if not self._folders.claim(digest, now_ms=self._clock.now_ms()):
+                self._write(digest, files)
+        except OSError as error:
+            raise unwritable("The files of this Worker", error) from error
+        return digest
+
+    def _write(self, digest: str, files: dict[str, bytes]) -> None:
         scratch = self._folders.scratch(f"{digest}-{self._clock.new_uuid()}")
         try:
             _write_files(scratch, files)
             self._folders.publish(scratch, digest, now_ms=self._clock.now_ms())
-        except OSError as error:
-            self._folders.discard(scratch)
-            raise BundleError(
-                f"The files of this Worker cannot be written: {error}.", cure="Free some disk space."
-            ) from error
-        return digest
+        finally:
+            self._folders.discard(scratch)  # after a success there is nothing under this name any more
 
     def claim(self, digest: str) -> bool:
         """Whether the bundle exists; if so, its grace time starts anew."""
@@ -67,6 +69,14 @@ class Bundles:
         """Removes the bundles that are not in ``keep`` and were not claimed within the grace time; returns them."""
         before_ms = self._clock.now_ms() - limits.BUNDLE_GRACE_MS
         return await asyncio.to_thread(self._folders.retire, keep=frozenset(keep), unused_since_ms=before_ms)
+
+
+def unwritable(what: str, error: OSError) -> StorageError:
+    """What a full or broken disk means to the caller: nothing was kept, and it is not the caller's fault."""
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"{what} cannot be written: {reason}.", cure="Look at the disk of the state folder, then repeat."
+    )
 
 
 def bundle_hash(files: Mapping[str, bytes]) -> str:

@@ -25,6 +25,7 @@ import uv
 from stellwerk.core import limits
 from stellwerk.core.errors import DependencyError
 from stellwerk.node.clock import Clock
+from stellwerk.node.deployment.bundles import unwritable
 from stellwerk.node.deployment.content_folders import ContentFolders
 from stellwerk.node.deployment.interpreter import Interpreter, this_interpreter
 from stellwerk.node.deployment.requirements import PYPROJECT, REQUIREMENTS, VENDORED, Requirements, read_requirements
@@ -70,7 +71,7 @@ class Dependencies:
         WebAssembly, and is only used where nothing says what it was made from.
 
         Raises ``DependencyError`` with the installer's own words when something cannot be had, or takes longer than
-        five minutes.
+        five minutes; ``StorageError`` when the disk refuses.
         """
         wanted = await asyncio.to_thread(self._read, bundle)
         vendored = (bundle / VENDORED,) if wanted.vendored else ()
@@ -118,6 +119,12 @@ class Dependencies:
         return await asyncio.shield(task)
 
     async def _install(self, digest: str, lines: tuple[str, ...]) -> Path:
+        try:
+            return await self._install_folder(digest, lines)
+        except OSError as error:
+            raise unwritable("The dependencies", error) from error
+
+    async def _install_folder(self, digest: str, lines: tuple[str, ...]) -> Path:
         async with self._slots:
             scratch = self._folders.scratch(f"{digest}-{self._clock.new_uuid()}")
             try:
