@@ -119,3 +119,10 @@ PAGE_DEPTH_MAX: Final = 100_000  # items that a page number may skip; past it th
 CONTROL_STOP_MS: Final = 3_000  # calls in flight may end; then their connections are closed
 LOG_FLUSH_MS: Final = 2_000  # at the end the log gets so long to write what it holds
 LOG_FIELD_DEPTH_MAX: Final = 6  # nesting of a log record's fields; deeper is cut
+
+# -- outgoing HTTP (fetch) --------------------------------------------------------------------------------------------
+FETCH_CONNECT_TIMEOUT_MS: Final = 10_000  # name, TCP and TLS together
+FETCH_STALL_TIMEOUT_MS: Final = 100_000  # no byte either way; CF waits 100 s for an origin's first byte
+FETCH_IDLE_CONNECTION_MS: Final = 4_000  # just below the 5 s after which uvicorn and Node.js close an idle connection
+FETCH_CONNECTIONS_PER_ORIGIN_MAX: Final = 64  # per isolate; further requests to that origin wait for a free one
+FETCH_REDIRECTS_MAX: Final = 20  # the Fetch standard's number
