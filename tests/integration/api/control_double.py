@@ -1,0 +1,327 @@
+"""A control plane over a real SQLite store, without isolates: deployments and an engine that only keep records.
+
+Everything that HTTP can reach is real (server, token, store, journal); what is played is who runs the code. Runs move
+only when a test calls ``record``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from stellwerk.core.deployment import manifest as manifests
+from stellwerk.core.deployment.manifest import Manifest, WorkflowBinding
+from stellwerk.core.errors import (
+    ConflictError,
+    InstanceExistsError,
+    InstanceNotFoundError,
+    WorkflowNotFoundError,
+)
+from stellwerk.core.ids import LOCAL_ACCOUNT
+from stellwerk.core.workflow import entries as e
+from stellwerk.core.workflow.entries import AnyEntry, ErrorValue
+from stellwerk.core.workflow.status import TERMINAL, Status
+from stellwerk.node.api import ControlServer, Ports, load_token
+from stellwerk.node.deployment.version import LoadedVersion
+from stellwerk.node.telemetry.log import LogSink
+from stellwerk.node.telemetry.metrics import Counters, Gauges
+from stellwerk.store.base import Decision, DeploymentRow, InstanceRow, JournalRow, StoredRun, VersionRow
+from stellwerk.store.sqlite import SqliteStore
+from stellwerk.wire.api import NODE_FILE, NodeFile, encode_node_file
+
+START_MS = 1_764_025_200_000
+
+
+class SteppingClock:
+    """A clock that moves by one millisecond with every look at it; ids are numbered."""
+
+    def __init__(self) -> None:
+        self._now = itertools.count(START_MS)
+        self._ids = itertools.count(1)
+
+    def now_ms(self) -> int:
+        return next(self._now)
+
+    def new_uuid(self) -> str:
+        return f"00000000-0000-4000-8000-{next(self._ids):012x}"
+
+
+@dataclass
+class RecordedDeployments:
+    """Keeps versions and deployments in the store, files in memory."""
+
+    store: SqliteStore
+    clock: SteppingClock
+    loaded: dict[str, LoadedVersion] = field(default_factory=dict)
+    serves: dict[str, LoadedVersion] = field(default_factory=dict)
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    async def upload(
+        self, manifest: Manifest, files: Mapping[str, bytes], *, source: str, message: str = ""
+    ) -> LoadedVersion:
+        config = manifests.encode(manifest)
+        bundle = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        row = await self.store.add_version(
+            VersionRow(
+                account_id=LOCAL_ACCOUNT,
+                worker=manifest.name,
+                version_id=self.clock.new_uuid(),
+                number=0,
+                created_at=self.clock.now_ms(),
+                source=source,
+                bundle=bundle,
+                config=config,
+                config_hash=hashlib.sha256(bundle.encode() + config).hexdigest(),
+                message=message,
+            )
+        )
+        version = LoadedVersion(
+            account_id=LOCAL_ACCOUNT,
+            worker=row.worker,
+            version_id=row.version_id,
+            number=row.number,
+            manifest=manifest,
+            bundle=Path(bundle),
+        )
+        self.loaded[version.version_id] = version
+        self.files[version.version_id] = dict(files)
+        return version
+
+    async def deploy(self, worker: str, version_id: str, *, source: str, message: str = "") -> None:
+        await self.store.add_deployment(
+            DeploymentRow(
+                account_id=LOCAL_ACCOUNT,
+                worker=worker,
+                deployment_id=self.clock.new_uuid(),
+                created_at=self.clock.now_ms(),
+                versions=((version_id, 100.0),),
+                source=source,
+                message=message,
+            )
+        )
+        self.serves[worker] = self.loaded[version_id]
+
+    async def remove(self, worker: str) -> None:
+        await self.store.remove_worker(LOCAL_ACCOUNT, worker)
+        del self.serves[worker]
+
+    def serving(self, worker: str) -> LoadedVersion | None:
+        return self.serves.get(worker)
+
+    def workers(self) -> Sequence[str]:
+        return list(self.serves)
+
+    def workflows(self) -> Sequence[tuple[LoadedVersion, WorkflowBinding]]:
+        return [(v, flow) for v in self.serves.values() for flow in v.manifest.defined_workflows()]
+
+    def workflow(self, name: str) -> tuple[LoadedVersion, WorkflowBinding] | None:
+        return next((pair for pair in self.workflows() if pair[1].name == name), None)
+
+
+@dataclass(frozen=True)
+class KnownStatus:
+    status: Status
+    output: bytes | None
+    error: ErrorValue | None
+
+
+@dataclass
+class RecordingEngine:
+    """Writes journals into the store, as the engine would, and never runs anything."""
+
+    store: SqliteStore
+    deployments: RecordedDeployments
+    clock: SteppingClock
+
+    async def create(self, workflow: str, *, instance_id: str | None, params: bytes, trigger: str) -> str:
+        version, flow = self._find(workflow)
+        name, now = instance_id or self.clock.new_uuid(), self.clock.now_ms()
+        created = e.Created(
+            at=now,
+            params=params,
+            worker=version.worker,
+            version_id=version.version_id,
+            class_name=flow.class_name,
+            trigger=trigger,
+            manifest={version.worker: version.version_id},
+            steps_max=flow.steps_max,
+        )
+        row = InstanceRow(
+            account_id=LOCAL_ACCOUNT,
+            workflow=workflow,
+            instance_id=name,
+            incarnation=1,
+            status=Status.QUEUED,
+            worker=version.worker,
+            version_id=version.version_id,
+            class_name=flow.class_name,
+            created_at=now,
+            modified_at=now,
+        )
+        journal: list[JournalRow] = [(LOCAL_ACCOUNT, workflow, name, 1, 0, now, e.encode(created))]
+        await self._submit(Decision(journal=journal, create=row))
+        return name
+
+    async def create_batch(self, workflow: str, items: list[tuple[str | None, bytes]], *, trigger: str) -> list[str]:
+        made = []
+        for instance_id, params in items:
+            try:
+                made.append(await self.create(workflow, instance_id=instance_id, params=params, trigger=trigger))
+            except InstanceExistsError:
+                continue
+        return made
+
+    async def status(self, workflow: str, instance_id: str) -> KnownStatus:
+        run = await self.describe(workflow, instance_id)
+        return KnownStatus(run.row.status, None, None)
+
+    async def terminate(self, workflow: str, instance_id: str, *, trigger: str) -> None:
+        run = await self.describe(workflow, instance_id)
+        if run.row.status in TERMINAL:
+            raise ConflictError(f"The instance is {run.row.status} already.")
+        await self.record(
+            workflow, instance_id, e.Terminated(at=self.clock.now_ms(), trigger=trigger), status=Status.TERMINATED
+        )
+
+    async def send_event(self, workflow: str, instance_id: str, event_type: str, payload: bytes) -> None:
+        received = e.EventReceived(at=self.clock.now_ms(), event_type=event_type, payload=payload)
+        await self.record(workflow, instance_id, received)
+
+    async def describe(self, workflow: str, instance_id: str) -> StoredRun:
+        run = await self.store.load_run(LOCAL_ACCOUNT, workflow, instance_id)
+        if run is None:
+            raise InstanceNotFoundError
+        return run
+
+    async def record(self, workflow: str, instance_id: str, *added: AnyEntry, status: Status | None = None) -> None:
+        """Appends entries to a journal and moves the instance, as if it had run."""
+        run = await self.describe(workflow, instance_id)
+        now, row = self.clock.now_ms(), run.row
+        moved = status or row.status
+        update = (
+            moved.value,
+            now,
+            now if row.started_at is None else None,
+            now if moved in TERMINAL else None,
+            None,
+            LOCAL_ACCOUNT,
+            workflow,
+            instance_id,
+            row.incarnation,
+        )
+        journal: list[JournalRow] = [
+            (LOCAL_ACCOUNT, workflow, instance_id, row.incarnation, len(run.journal) + index, now, e.encode(entry))
+            for index, entry in enumerate(added)
+        ]
+        await self._submit(Decision(journal=journal, update=update))
+
+    def _find(self, workflow: str) -> tuple[LoadedVersion, WorkflowBinding]:
+        found = self.deployments.workflow(workflow)
+        if found is None:
+            raise WorkflowNotFoundError(f"no workflow {workflow}")
+        return found
+
+    async def _submit(self, decision: Decision) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def finish(error: Exception | None) -> None:
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        decision.done = finish
+        self.store.submit([decision])
+        await done
+
+
+class ControlDouble:
+    """Store, players and a real ``ControlServer`` on a free port, with ``node.json`` and ``token`` in ``state``."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.clock = SteppingClock()
+        self.counters = Counters()
+        self.gauges = Gauges()
+        self.log_text = io.StringIO()
+        self.ready = True
+
+    async def __aenter__(self) -> ControlDouble:
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.token = load_token(self.state)
+        self.store = await SqliteStore.open(self.state / "journal.sqlite", owner="node-1", now_ms=START_MS)
+        self.deployments = RecordedDeployments(self.store, self.clock)
+        self.engine = RecordingEngine(self.store, self.deployments, self.clock)
+        self.log = LogSink(clock=self.clock, counters=self.counters, stream=self.log_text, mode="plain")
+        self.server = ControlServer(self._ports(), port=0)
+        await self.server.start()
+        node = NodeFile(pid=1, control_host="127.0.0.1", control_port=self.server.port)
+        (self.state / NODE_FILE).write_bytes(encode_node_file(node))
+        self.http = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.server.port}",
+            headers={"Authorization": f"Bearer {self.token}"},
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.aclose()
+        await self.server.stop()
+        await self.store.close()
+        self.log.close()
+
+    def _ports(self) -> Ports:
+        return Ports(
+            deployments=self.deployments,
+            engine=self.engine,
+            store=self.store,
+            log=self.log,
+            counters=self.counters,
+            gauges=self.gauges,
+            now_ms=self.clock.now_ms,
+            token=self.token,
+            ready=lambda: self.ready,
+            system=lambda: {"isolation": "floor"},
+        )
+
+    async def deploy(self, name: str = "orders", workflow: str = "pipeline") -> LoadedVersion:
+        """A Worker that defines a workflow, serving."""
+        manifest = Manifest(
+            name=name,
+            main="entry.py",
+            compatibility_date="2026-01-01",
+            workflows=(WorkflowBinding(name=workflow, binding="FLOW", class_name="Pipeline"),),
+        )
+        version = await self.deployments.upload(manifest, {"entry.py": b"pass"}, source="dev")
+        await self.deployments.deploy(name, version.version_id, source="dev")
+        return version
+
+    async def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        return await self.http.request(method, f"/client/v4/accounts/any{path}", **arguments)
+
+    async def result(self, method: str, path: str, **arguments: Any) -> Any:
+        """The result of a call that must succeed."""
+        response = await self.call(method, path, **arguments)
+        assert response.status_code == 200, response.text
+        body = response.json()
+        assert body["success"] is True
+        return body["result"]
+
+    async def error(self, method: str, path: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
+        """HTTP status and first error of a call that must fail."""
+        response = await self.call(method, path, **arguments)
+        body = response.json()
+        assert body["success"] is False, response.text
+        assert body["result"] is None
+        return response.status_code, body["errors"][0]
