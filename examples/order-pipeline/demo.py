@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 from children import Child, free_ports
 from journal import Journal
-from reconcile import ACCEPTED, TERMINAL, Answer, Fault, Report, reconcile
+from reconcile import ACCEPTED, TERMINAL, Answer, Report, reconcile
 from shop import Shop
 from show import Progress, show_report
 
@@ -58,7 +58,7 @@ class Demo:
     answers: list[Answer] = field(default_factory=list)
     statuses: dict[str, str] = field(default_factory=dict)
     recoveries_s: list[float] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    steps: int = 0
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -105,7 +105,6 @@ class Demo:
         runs = await self.journal.runs(await self.journal.statuses())
         report = reconcile(self.answers, read_ledger(self.folder / "ledger.jsonl"), runs)
         self.steps = sum(len(run["steps"]) for run in runs.values())
-        report.faults += self.faults
         return report
 
     def answered(self, answer: Answer) -> None:
