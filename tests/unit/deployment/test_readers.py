@@ -298,7 +298,7 @@ def _toml_texts(draw: st.DrawFn) -> str:
         elif kind == "table":
             parts.append(f"  [ {key} . k{next(keys)} ] # [[no]]")
         elif kind == "tables":
-            parts.extend([f"[[{key}]]", "", f"[[{key}]]"])
+            parts.extend([f"[[{key}]]", "", f"[[{key}]]", f"[[{key}]]"])
         else:
             name = {"pair": key, "dotted": f"{key} . k{next(keys)}", "quoted": f'"{key}"'}[kind]
             parts.append(f"{name} = {draw(_value(keys))}")

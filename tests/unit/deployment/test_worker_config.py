@@ -306,12 +306,11 @@ def test_an_environment_inherits_what_is_inheritable_and_its_name_gets_an_ending
     assert worker.manifest.routes == (Route(pattern="example.com/*"),)
 
 
-def test_an_environment_overrides_what_it_says_itself() -> None:
-    worker = parsed(
-        environment="production",
-        route="example.com/*",
-        env={"production": {"name": "shop", "routes": ["shop.example.com/*"], "main": "prod.py"}},
-    )
+@pytest.mark.parametrize("above", [{"route": "example.com/*"}, {"routes": ["example.com/*"]}])
+@pytest.mark.parametrize("own", [{"route": "shop.example.com/*"}, {"routes": ["shop.example.com/*"]}])
+def test_an_environment_overrides_what_it_says_itself(above: dict[str, Any], own: dict[str, Any]) -> None:
+    production = {"name": "shop", "main": "prod.py", **own}
+    worker = parsed(environment="production", env={"production": production}, **above)
     assert worker.manifest.name == "shop"
     assert worker.manifest.main == "prod.py"
     assert worker.manifest.routes == (Route(pattern="shop.example.com/*"),)
