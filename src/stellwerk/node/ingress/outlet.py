@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 _HELD_PARTS_MAX = 8  # of an answer's beginning that wait for the end of the turn
 _HELD_PART_BYTES_MAX = 16_384
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Outlet:
@@ -75,9 +78,13 @@ class Outlet:
 
     def abort(self) -> None:
         """Resets the connection: the client sees that something was cut off."""
-        self.flush()
-        if self.transport is not None:
-            self.transport.abort()
+        transport = self.transport
+        if transport is not None:
+            socket_ = transport.get_extra_info("socket")
+            if socket_ is not None:
+                # Without this, closing looks like a proper end to a client that reads until there is no more.
+                socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
 
     def lost(self) -> None:
         self.transport = None

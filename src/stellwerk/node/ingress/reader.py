@@ -69,7 +69,8 @@ class RequestReader:
         self.requests = 0
         self.head_bytes = 0  # fed since the last request without completing a head
         self.body_bytes = 0  # of all bodies so far: progress for the stall deadline
-        self._host_known = (b"", "")  # most requests of a connection name the same host
+        # Most requests of a connection name the same host. The first value is one that no header can have.
+        self._host_known: tuple[bytes | None, str] = (b"\0", "")
         self._left = self._received = self._overhead = self._chunks = 0
         self._reset()
 
@@ -186,7 +187,7 @@ class RequestReader:
         host = self._host_known[1]
         if self._host != self._host_known[0]:
             host = strict.check_host(self._host)
-            self._host_known = (self._host or b"", host)
+            self._host_known = (self._host, host)
         if len(self._headers) > self._limits.headers_max or self.head_bytes > self._limits.head_bytes_max - _SLACK:
             self._check_sizes()
         self.head_bytes = 0
