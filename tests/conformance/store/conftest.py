@@ -1,0 +1,40 @@
+"""The back ends that run the suite. A new one is a line here; none may skip a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.store.kit import NOW, Backend
+
+from stellwerk.store.base import Store
+from stellwerk.store.sqlite import SqliteStore
+
+
+class SqliteBackend:
+    """A file in a folder of the test's own. ``inline``: small groups are committed on the event loop itself."""
+
+    def __init__(self, folder: Path, *, inline: bool = False) -> None:
+        self.path = folder / "stellwerk.db"
+        self.inline = inline
+
+    async def open(self, owner: str = "node-1") -> Store:
+        return await SqliteStore.open(self.path, owner=owner, now_ms=NOW, inline_when_alone=self.inline)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["sqlite", "sqlite, inline when alone"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    return SqliteBackend(tmp_path, inline="inline" in request.param)
+
+
+@pytest.fixture
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    opened = await backend.open()
+    yield opened
+    await opened.close()
