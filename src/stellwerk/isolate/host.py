@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from typing import Any
 
 from workers._host import RawRequest, RawResponse, ServiceRef, WorkflowRef
-from workers.types import JsDict
+from workers._js import JsDict
 
 from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX, INLINE_BODY_BYTES_MAX, RPC_VALUE_BYTES_MAX
 from stellwerk.isolate.bodies import BodyReader, BodyWriter
 from stellwerk.isolate.failures import StepError, from_error_value
-from stellwerk.isolate.http_client import HttpClient
+from stellwerk.isolate.http_client import DirectConnect, HttpClient
 from stellwerk.isolate.invocation import Invocation
 from stellwerk.isolate.logs import current
 from stellwerk.wire import isolate as messages
@@ -71,11 +71,14 @@ class IsolateHost:
         if invocation.traceparent and all(name.lower() != b"traceparent" for name, _ in request.headers):
             request.headers.append((b"traceparent", invocation.traceparent.encode()))
         if self._http is None:
-            self._http = HttpClient()
-        return await self._on_real_loop(self._http.fetch(request))
+            self._http = HttpClient(DirectConnect())
+        response: RawResponse = await self._on_real_loop(self._http.fetch(request))
+        return response
 
     async def service_fetch(self, binding: str, request: RawRequest) -> RawResponse:
-        return await self._on_real_loop(self._service_fetch(binding, request, self._invocation()))
+        fetching = self._service_fetch(binding, request, self._invocation())
+        response: RawResponse = await self._on_real_loop(fetching)
+        return response
 
     async def service_rpc(self, binding: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         invocation = self._invocation()
@@ -180,9 +183,7 @@ class IsolateHost:
             raise
         if outgoing.reader is None:
             self._calls.pop(call, None)
-        return RawResponse(
-            answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url
-        )
+        return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

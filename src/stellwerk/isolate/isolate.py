@@ -11,20 +11,20 @@ import inspect
 import socket
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import workers._host
+from workers._js import JsDict
 from workers._relaxed import relaxed_call
-from workers.entrypoints import rpc_methods
+from workers.entrypoints import ExecutionContext, rpc_methods
 from workers.request import Request
 from workers.response import raw_parts
 from workers.rpc import wrap_env
-from workers.types import JsDict
 
 from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.core.workflow import inputs
 from stellwerk.isolate.bodies import BodyReader, BodyWriter
-from stellwerk.isolate.context import ExecutionContext
 from stellwerk.isolate.failures import to_error_value
 from stellwerk.isolate.flags import enabled_flags
 from stellwerk.isolate.host import IsolateHost
@@ -152,7 +152,9 @@ class Isolate:
             return
         if body is None or (type(body) is bytes and len(body) <= INLINE_BODY_BYTES_MAX):
             self.channel.send(
-                messages.HttpResponse(message.call, status, headers, body, False, reason, invocation.pending is not None)
+                messages.HttpResponse(
+                    message.call, status, headers, body, False, reason, invocation.pending is not None
+                )
             )
         else:
             await self._stream(message.call, call, status, headers, body, reason, invocation)
@@ -161,9 +163,9 @@ class Isolate:
     async def _fetch(self, message: messages.HttpRequest, request: Request, invocation: Invocation) -> Any:
         cls, kind = self._class(message.target)
         if kind == "handlers":
-            result = relaxed_call(cls, request, self._env, ExecutionContext(self._host, message.props))
+            result = relaxed_call(cls, request, self._env, ExecutionContext(message.props))
         else:
-            instance = cls(ExecutionContext(self._host, message.props), self._env)
+            instance = cls(ExecutionContext(message.props), self._env)
             handler = getattr(instance, "fetch", None)
             if handler is None:
                 raise TypeError("Handler does not export a fetch() function.")
@@ -193,10 +195,10 @@ class Isolate:
         current.set(invocation)
         try:
             cls, _ = self._class(message.target)
-            if message.method not in rpc_methods(cls):
+            if message.method not in _methods(cls):
                 raise TypeError(f"Method {message.method} does not exist")
             args, kwargs = values.decode(message.args, mapping=JsDict)
-            instance = cls(ExecutionContext(self._host, message.props), self._env)
+            instance = cls(ExecutionContext(message.props), self._env)
             result = getattr(instance, message.method)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
@@ -236,7 +238,7 @@ class Isolate:
 
     def _class(self, name: str) -> tuple[Any, str]:
         assert self._worker is not None
-        found = self._worker.classes.get(name)
+        found: tuple[Any, str] | None = self._worker.classes.get(name)
         if found is None:
             raise TypeError(f"There is no '{name}' class defined in the Python Worker's main module")
         return found
@@ -304,7 +306,7 @@ class Isolate:
     async def _program(self, run: Run, cls: Any, message: messages.RunStart) -> Any:
         current.set(self._run_invocation(run, ""))
         step = WorkflowStep(run, implicit_dependencies="python_workflows_implicit_dependencies" in self._flags)
-        instance = cls(ExecutionContext(self._host, None), self._env)
+        instance = cls(ExecutionContext(None), self._env)
         event = JsDict(
             payload=values.decode(message.params, mapping=JsDict),
             timestamp=datetime.fromtimestamp(message.created_at / 1000),
@@ -355,6 +357,11 @@ class Isolate:
         self._logs.emit("error", str(context.get("message", "unhandled")), stack)
 
 
+@lru_cache(maxsize=256)
+def _methods(cls: type) -> frozenset[str]:
+    return frozenset(rpc_methods(cls))
+
+
 async def _chunks(body: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     if isinstance(body, bytes):
         yield body
@@ -369,5 +376,3 @@ async def run(channel_socket: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     await loop.create_unix_connection(lambda: isolate.channel, sock=channel_socket)
     await isolate.ended
-
-

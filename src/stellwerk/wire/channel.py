@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
+from stellwerk.core.workflow.inputs import RunInput
 from stellwerk.wire import frames
 from stellwerk.wire import isolate as messages
 
@@ -82,7 +83,7 @@ class Channel(asyncio.Protocol):
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
-    def send(self, message: messages.Message) -> None:
+    def send(self, message: messages.Message | RunInput) -> None:
         """Sends a message; after the end of the channel it is dropped (``on_lost`` has told)."""
         self.write(frames.message_frame(messages.encode(message)))
 

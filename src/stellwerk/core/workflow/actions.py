@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stellwerk.core.workflow.entries import ErrorValue, Value
+from stellwerk.core.workflow.entries import AnyEntry, ErrorValue, Value
 
 
 class Completion(msgspec.Struct, frozen=True, array_like=True):
@@ -36,7 +36,7 @@ class Decision:
     __slots__ = ("completions", "delivery", "entries", "grants", "stop", "take_up")
 
     def __init__(self) -> None:
-        self.entries: list[msgspec.Struct] = []
+        self.entries: list[AnyEntry] = []
         self.completions: list[Completion] = []
         self.grants: list[Grant] = []
         self.delivery = 0

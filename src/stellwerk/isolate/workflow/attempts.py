@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workers.types import JsDict
+from workers._js import JsDict
 
 from stellwerk.core.limits import DELAY_FUNCTION_TIMEOUT_MS, STEP_OUTPUT_BYTES_MAX
 from stellwerk.core.times import parse_duration_ms
@@ -139,12 +139,14 @@ class Attempts:
             self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look_around)
 
 
-class NotSerialisableResult(Exception):  # noqa: N818 - a fact about a result, raised only inside this package
+class NotSerialisableResult(Exception):
     """A step returned what cannot be kept. Ends the run at once, as on Cloudflare: no catch, no retry."""
 
     def __init__(self, name: str, cause: Exception) -> None:
-        super().__init__(f'The execution of the Workflow instance was terminated, as the step "{name}" returned a value '
-                         "which is not serialisable")
+        super().__init__(
+            f'The execution of the Workflow instance was terminated, as the step "{name}" returned a value '
+            "which is not serialisable"
+        )
         self.cause = cause
 
     def as_value(self) -> ErrorValue:
@@ -168,7 +170,7 @@ def _encode_result(call: StepCall, result: Any) -> bytes:
     return value
 
 
-def step_context(call: StepCall, attempt: int) -> JsDict:
+def step_context(call: StepCall, attempt: int) -> Any:
     """The ``ctx`` of a callback: a fresh value each time, so that nothing done to it reaches the engine."""
     return _js({
         "step": {"name": call.name, "count": call.count},
@@ -197,7 +199,9 @@ async def ask_delay(call: StepCall, error: BaseException) -> tuple[int | None, E
     try:
         return parse_duration_ms(answer), None
     except ValueError:
-        text = f'{label} returned an invalid delay value (expected a number of ms or a duration string like "30 seconds")'
+        text = (
+            f'{label} returned an invalid delay value (expected a number of ms or a duration string like "30 seconds")'
+        )
         return None, ErrorValue("NonRetryableDelayError", text)
 
 

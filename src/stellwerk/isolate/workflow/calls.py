@@ -1,4 +1,4 @@
-"""What a program waits for: one object per call of ``step.do``, ``sleep``, ``wait_for_event``, and per asyncio timer."""
+"""What a program waits for: an object per call of ``step.do``, ``sleep``, ``wait_for_event``, and per asyncio timer."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _get_running = asyncio._get_running_loop
 
 
 class _Handle:
-    """A scheduled callback: what asyncio's own handle does, at a third of its price (one is made per turn of a step)."""
+    """A scheduled callback: what asyncio's own handle does, at a third of its price (each turn of a step makes one)."""
 
     __slots__ = ("args", "callback", "context", "is_cancelled")
 
@@ -105,12 +105,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -130,9 +130,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(
+    def create_task(  # type: ignore[override]
         self,
-        coro: Coroutine[Any, Any, Any],  # type: ignore[override]
+        coro: Coroutine[Any, Any, Any],
         *,
         name: object = None,
         context: contextvars.Context | None = None,
@@ -160,10 +160,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # -- what a replay could not repeat -------------------------------------------------------------------------------
 
-    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]
         raise OutsideStepError("Work in another thread")
 
-    def run_in_executor(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         raise OutsideStepError("Work in another thread")
 
 

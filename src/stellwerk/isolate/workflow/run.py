@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from workers.types import JsDict
+from workers._js import JsDict
 
 from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import entries, inputs
@@ -22,7 +22,7 @@ from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
 from stellwerk.core.workflow.steps import StepConfig, step_key, step_limit_text
 from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, to_error_value
-from stellwerk.isolate.workflow.attempts import Attempts, now_ms
+from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
 from stellwerk.isolate.workflow.loop import OutsideStepError, SpinningError, WorkflowLoop
 from stellwerk.wire import isolate as messages
@@ -56,7 +56,7 @@ class Run:
         self.number = start.run
         self.send = send
         self.real_loop = asyncio.get_running_loop()
-        self.loop = WorkflowLoop(self, report_unhandled)
+        self.loop = WorkflowLoop(self, report_unhandled)  # type: ignore[abstract]
         self.loop.now_ms = start.created_at if start.journal else start.now
         self.stopped = False
         self.replaying = True
@@ -287,9 +287,7 @@ class Run:
             call.state = StepCallState.ACTIVE
             attempt = 1 if recorded is None else recorded.failures + 1
             self.send(
-                inputs.StepRequested(
-                    self.number, call.key, call.name, call.count, attempt, call.config, call.nested
-                )
+                inputs.StepRequested(self.number, call.key, call.name, call.count, attempt, call.config, call.nested)
             )
         else:
             self._begin(call, 1)

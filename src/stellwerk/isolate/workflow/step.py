@@ -158,9 +158,7 @@ def _listed(step: StepFunction, wanted: list[str]) -> list[StepFunction | None]:
             raise TypeError(f"Step has {len(wanted)} non-ctx parameter(s) but no 'depends' list provided")
         return []
     if len(depends) != len(wanted):
-        raise TypeError(
-            f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)"
-        )
+        raise TypeError(f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)")
     return list(depends)
 
 
@@ -170,7 +168,11 @@ def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:
     except InvalidStepConfigError as error:
         raise WorkflowFatalError(str(error)) from None
     delay = None
-    if isinstance(config, dict) and isinstance(config.get("retries"), dict) and callable(config["retries"].get("delay")):
+    if (
+        isinstance(config, dict)
+        and isinstance(config.get("retries"), dict)
+        and callable(config["retries"].get("delay"))
+    ):
         delay = config["retries"]["delay"]
     return parsed, delay
 

@@ -1,0 +1,249 @@
+"""The engine: what people and Workers may ask of durable runs. Acknowledged means on disk.
+
+The work is done by its parts: ``runs.py`` owns what is live, ``dispatcher.py`` says whose turn it is, ``timers.py``
+wakes, and on start every unfinished run is taken up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from stellwerk.core import limits
+from stellwerk.core.errors import InstanceExistsError, InstanceNotFoundError, InvalidRequestError
+from stellwerk.core.ids import is_event_type, is_instance_id
+from stellwerk.core.workflow import entries as e
+from stellwerk.core.workflow import inputs as i
+from stellwerk.core.workflow.state import RunState, evolve, from_journal
+from stellwerk.core.workflow.status import Status
+from stellwerk.node.deployment.deployments import Deployments
+from stellwerk.node.deployment.version import LoadedVersion
+from stellwerk.node.workflow.counters import EngineCounters
+from stellwerk.node.workflow.live import LiveRun
+from stellwerk.node.workflow.runs import Runs
+from stellwerk.store import base
+from stellwerk.store.base import InstanceRow, StoredRun
+
+RESCUE_PAGE = 1_000
+PRESERVE_SINCE = "2026-05-14"  # compatibility date of workflows_preserve_non_retryable_error_message
+PRESERVE_FLAG = "workflows_preserve_non_retryable_error_message"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    status: Status
+    output: bytes | None = None
+    error: e.ErrorValue | None = None
+
+
+class Engine:
+    """Durable runs of one account. Service: ``start``, ``started``, ``stop``."""
+
+    def __init__(self, runs: Runs, deployments: Deployments) -> None:
+        self.runs, self._deployments = runs, deployments
+        self.started = asyncio.Event()
+
+    @property
+    def counters(self) -> EngineCounters:
+        return self.runs.counters
+
+    async def start(self) -> None:
+        """Takes up every unfinished run, then lets timers fire."""
+        for _, binding in self._deployments.workflows():
+            self.runs.dispatcher.limit(binding.name, binding.concurrency_max)
+        await self._rescue()
+        await self.runs.timers.start()
+        self.started.set()
+
+    async def stop(self) -> None:
+        await self.runs.timers.stop()
+        await self.runs.dispatcher.stop()
+
+    async def _rescue(self) -> None:
+        after = ("", "", "")
+        while rows := await self.runs.store.unfinished(limit=RESCUE_PAGE, after=after):
+            for row in rows:
+                self.runs.dispatcher.enqueue((row.workflow, row.instance_id))
+            last = rows[-1]
+            after = (last.account_id, last.workflow, last.instance_id)
+
+    # -- create -------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        workflow: str,
+        *,
+        instance_id: str | None,
+        params: bytes,
+        trigger: str,
+        parent: LiveRun | None = None,
+        traceparent: str = "",
+    ) -> str:
+        """A new instance, on disk when this returns; its id. Raises ``InstanceExistsError`` for an id used before,
+        ``InvalidRequestError`` for a bad id or params over 1 MiB, ``WorkflowNotFoundError``, and
+        ``WorkerNotFoundError`` when the run manifest cannot be drawn."""
+        draft = self._draft(workflow, instance_id, params, trigger, parent)
+        draft[0].traceparent = traceparent
+        (error,) = await self._record_new([draft])
+        if error is not None:
+            raise error
+        return draft[0].instance_id
+
+    async def create_batch(
+        self, workflow: str, items: list[tuple[str | None, bytes]], *, trigger: str, parent: LiveRun | None = None
+    ) -> list[str]:
+        """At most 100 new instances. Existing ids are skipped, as Cloudflare does; the created ids, in order."""
+        if not items:
+            raise InvalidRequestError("WorkflowError: batchCreate should have at least 1 instance")
+        if len(items) > limits.BATCH_CREATE_MAX:
+            raise InvalidRequestError(f"WorkflowError: batchCreate takes at most {limits.BATCH_CREATE_MAX} instances")
+        drafts: list[tuple[LiveRun, base.Decision]] = []
+        for instance_id, params in items:
+            if instance_id is not None and any(draft[0].instance_id == instance_id for draft in drafts):
+                continue
+            drafts.append(self._draft(workflow, instance_id, params, trigger, parent))
+        errors = await self._record_new(drafts)
+        for error in errors:
+            if error is not None and not isinstance(error, InstanceExistsError):
+                raise error
+        return [draft[0].instance_id for draft, error in zip(drafts, errors, strict=True) if error is None]
+
+    def _draft(
+        self, workflow: str, instance_id: str | None, params: bytes, trigger: str, parent: LiveRun | None
+    ) -> tuple[LiveRun, base.Decision]:
+        runs = self.runs
+        instance_id = instance_id if instance_id is not None else runs.clock.new_uuid()
+        if not is_instance_id(instance_id):
+            raise InvalidRequestError("WorkflowError: Workflow instance has invalid id")
+        if len(params) > limits.EVENT_PAYLOAD_BYTES_MAX:
+            raise InvalidRequestError(f"The params take {len(params)} bytes; at most 1 MiB is allowed.")
+        version, binding = self._deployments.workflow(workflow)
+        manifest = self._manifest(version, parent)
+        version_id = manifest[version.worker]
+        now_ms = runs.clock.now_ms()
+        blobs: list[tuple[str, str, bytes]] = []
+        stored: e.Value = params if len(params) <= limits.INLINE_VALUE_BYTES_MAX else runs.blob(params, blobs)
+        created = e.Created(
+            now_ms, stored, version.worker, version_id, binding.class_name, trigger, manifest, binding.steps_max,
+            _preserves(version),
+        )  # fmt: skip
+        live = self._new_run(workflow, instance_id, created)
+        row = InstanceRow(
+            account_id=runs.account_id, workflow=workflow, instance_id=instance_id, incarnation=1, status=Status.QUEUED,
+            worker=version.worker, version_id=version_id, class_name=binding.class_name, created_at=now_ms,
+            modified_at=now_ms, versions=tuple(manifest.values()),
+        )  # fmt: skip
+        runs.dispatcher.limit(workflow, binding.concurrency_max)
+        return live, base.Decision(live.rows([created]), row, None, blobs)
+
+    def _new_run(self, workflow: str, instance_id: str, created: e.Created) -> LiveRun:
+        state = RunState()
+        evolve(state, created)
+        return LiveRun(
+            account_id=self.runs.account_id, workflow=workflow, instance_id=instance_id, incarnation=1, number=0,
+            state=state, seq=0, written=Status.QUEUED, journal=[],
+        )  # fmt: skip
+
+    def _manifest(self, version: LoadedVersion, parent: LiveRun | None) -> dict[str, str]:
+        """The versions that the run will reach: a child's are its parent's, where the parent has the Worker."""
+        if parent is not None and version.worker in parent.created.manifest:
+            return parent.created.manifest
+        return self._deployments.freeze(version.worker)
+
+    async def _record_new(self, drafts: list[tuple[LiveRun, base.Decision]]) -> list[Exception | None]:
+        runs = self.runs
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        errors: list[Exception | None] = [None] * len(drafts)
+        left = len(drafts)
+
+        def done(index: int, error: Exception | None) -> None:
+            nonlocal left
+            left -= 1
+            errors[index] = error
+            if error is None:
+                runs.counters.created += 1
+                self._admit(drafts[index][0])
+            if not left and not recorded.done():
+                recorded.set_result(None)
+
+        for index, (_, decision) in enumerate(drafts):
+            decision.done = lambda error, index=index: done(index, error)
+        runs.store.submit([decision for _, decision in drafts])
+        await recorded
+        return errors
+
+    def _admit(self, live: LiveRun) -> None:
+        """It is on disk: its turn may come. Past what memory should hold, only its name is kept."""
+        if self.runs.dispatcher.queued >= limits.RUNS_LIVE_MAX:
+            self.runs.dispatcher.enqueue(live.key)
+            return
+        live.number = self.runs.next_number()
+        self.runs.adopt(live)
+        self.runs.dispatcher.enqueue(live)
+
+    # -- look ---------------------------------------------------------------------------------------------------------
+
+    async def status(self, workflow: str, instance_id: str) -> InstanceStatus:
+        """Raises ``InstanceNotFoundError``."""
+        live = self.runs.live.get((workflow, instance_id))
+        if live is not None and not live.state.terminal:
+            return InstanceStatus(live.shown_status)
+        stored = await self.describe(workflow, instance_id)
+        state = from_journal(map(e.decode, stored.journal))
+        return InstanceStatus(state.status, await self._bytes(state.output), state.error)
+
+    async def _bytes(self, value: e.Value | None) -> bytes | None:
+        if not isinstance(value, e.BlobRef):
+            return value
+        return (await self.runs.store.blobs(self.runs.account_id, [value.sha256]))[value.sha256]
+
+    async def describe(self, workflow: str, instance_id: str) -> StoredRun:
+        """The instance with its journal. Raises ``InstanceNotFoundError``."""
+        stored = await self.runs.store.load_run(self.runs.account_id, workflow, instance_id)
+        if stored is None:
+            raise InstanceNotFoundError
+        return stored
+
+    async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:
+        """``status`` once the run has ended, or after ``timeout_ms`` whatever it is then. Nothing is polled."""
+        live = await self.runs.load((workflow, instance_id))
+        if live is None:
+            raise InstanceNotFoundError
+        if not live.state.terminal:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            live.waiters = [*(live.waiters or ()), waiter]
+            await asyncio.wait([waiter], timeout=timeout_ms / 1000)
+        return await self.status(workflow, instance_id)
+
+    # -- steer --------------------------------------------------------------------------------------------------------
+
+    async def terminate(self, workflow: str, instance_id: str, *, trigger: str = "api") -> None:
+        """Ends the run now. Raises ``ConflictError`` when it has ended already."""
+        await self.runs.decide(await self._live(workflow, instance_id), i.Terminate(trigger))
+
+    async def send_event(self, workflow: str, instance_id: str, event_type: str, payload: bytes) -> None:
+        """Gives an event to the oldest wait for its type, or keeps it for the next one."""
+        if not is_event_type(event_type):
+            raise InvalidRequestError(
+                f'Event type "{event_type}" is not valid: letters, digits, "-" and "_", at most 100 characters'
+            )
+        if len(payload) > limits.EVENT_PAYLOAD_BYTES_MAX:
+            raise InvalidRequestError(f"The payload takes {len(payload)} bytes; at most 1 MiB is allowed.")
+        live = await self._live(workflow, instance_id)
+        self.counters.events_sent += 1
+        await self.runs.decide(live, i.EventSent(event_type, payload))
+
+    async def resume(self, workflow: str, instance_id: str) -> None:
+        """Takes a paused run up again. Raises ``ConflictError`` when it is not paused."""
+        await self.runs.decide(await self._live(workflow, instance_id), i.Resume())
+
+    async def _live(self, workflow: str, instance_id: str) -> LiveRun:
+        live = await self.runs.load((workflow, instance_id))
+        if live is None:
+            raise InstanceNotFoundError
+        return live
+
+
+def _preserves(version: LoadedVersion) -> bool:
+    manifest = version.manifest
+    return manifest.compatibility_date >= PRESERVE_SINCE or PRESERVE_FLAG in manifest.compatibility_flags
