@@ -120,7 +120,10 @@ def send_event(
     /,
     *,
     type: Annotated[str, Parameter(help="Type of the event, as `wait_for_event` names it.")],
-    payload: Annotated[str, Parameter(help="Payload as JSON; `@file` reads a file, `-` standard input.")] = "{}",
+    payload: Annotated[
+        str,
+        Parameter(help="Payload as JSON; `@file` reads a file, `-` standard input.", allow_leading_hyphen=True),
+    ] = "{}",
     common: Common = DEFAULT,
 ) -> None:
     """Send an event to an instance. It is kept until the instance waits for it."""

@@ -52,7 +52,10 @@ def describe_workflow(workflow: WorkflowName, /, *, common: Common = DEFAULT) ->
 
 def trigger(
     workflow: WorkflowName,
-    params: Annotated[str, Parameter(help="Params as JSON; `@file` reads a file, `-` standard input.")] = "{}",
+    params: Annotated[
+        str,
+        Parameter(help="Params as JSON; `@file` reads a file, `-` standard input.", allow_leading_hyphen=True),
+    ] = "{}",
     /,
     *,
     id: Annotated[str | None, Parameter(help="Id of the instance; without it one is made.")] = None,
