@@ -239,7 +239,7 @@ def _ext(code: int, data: bytes) -> msgspec.msgpack.Ext:
 
 def _milliseconds(moment: datetime) -> int:
     try:
-        return round(moment.timestamp() * 1000)
+        return round(moment.timestamp() * 1_000_000) // 1000
     except (OverflowError, OSError, ValueError):
         raise NotSerialisableError(f"DataCloneError: {moment!r} could not be cloned: no such time here.") from None
 
