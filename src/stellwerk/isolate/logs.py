@@ -27,6 +27,7 @@ from stellwerk.wire.isolate import Log, LogRecord
 
 _MESSAGE_RECORDS_MAX = 500  # of at most 32 KiB each: below what a frame may hold
 _RETRY_S = 0.05
+_BEGUN_CHARS_MAX = limits.LOG_TEXT_BYTES_MAX // 4  # whatever the characters, nothing is cut
 
 
 class Scope:
@@ -129,7 +130,10 @@ class LogCapture:
 
 
 class TextWriter(io.TextIOBase):
-    """A standard stream: each ``print`` is one record, however many lines it has."""
+    """A standard stream: each ``print`` is one record, however many lines it has.
+
+    ``print`` writes its text and then the line's end, so a record ends where a *write* ends with one.
+    """
 
     def __init__(self, capture: LogCapture, level: str, *, fd: int) -> None:
         self._capture, self._level, self._fd = capture, level, fd
@@ -157,15 +161,13 @@ class TextWriter(io.TextIOBase):
         scope = current.get(NOBODY)
         if self._begun and scope is not self._begun_by:
             self.flush()  # a line that somebody else began is that one's own
-        lines, end, begun = text.rpartition("\n")
-        if end:
-            whole = self._begun + lines
-            self._begun = begun
+        if text.endswith("\n"):
+            whole, self._begun = self._begun + text[:-1], ""
             self._capture.emit(self._level, whole)
         else:
-            self._begun += begun
-            if len(self._begun) > limits.LOG_TEXT_BYTES_MAX:
+            if len(self._begun) + len(text) > _BEGUN_CHARS_MAX:
                 self.flush()
+            self._begun += text
         self._begun_by = scope
         return len(text)
 
