@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.integration.isolate.bench import Ears, a_pool, a_version, eventually, is_gone, run
 
+from stellwerk.core.errors import IsolateStartError
 from stellwerk.core.isolate.machine import Status
 from stellwerk.node.isolate.process import Isolate
 
@@ -245,5 +246,34 @@ def test_hearing_nothing_more_after_the_loss(tmp_path: Path) -> None:
             isolate.drain(within_ms=5_000)
             assert await ears.loss(isolate) == ("drained", False)
             assert len(heard) == 200
+
+    run(main)
+
+
+def test_no_descriptor_is_left_in_the_node(tmp_path: Path) -> None:
+    async def main() -> None:
+        def open_ones() -> int:
+            return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+        async with a_pool(tmp_path) as (pool, ears):
+            await pool.started.wait()
+            before = open_ones()
+            for end in ("drain", "kill", "exit_3", "fail"):
+                variables = {"BOOT": "fail"} if end == "fail" else {}
+                version = a_version(end, variables=variables)
+                if end == "fail":
+                    with pytest.raises(IsolateStartError):
+                        await pool.acquire(version)
+                    continue
+                isolate = await pool.acquire(version)
+                match end:
+                    case "drain":
+                        pool.drain_version(end)
+                    case "kill":
+                        pool.kill(isolate, "enough")
+                    case _:
+                        ears.tell(isolate, end)
+            await eventually(lambda: not pool.snapshot())
+            await eventually(lambda: open_ones() == before)
 
     run(main)
