@@ -65,7 +65,7 @@ class Reader:
         except RuntimeError:  # the event loop is gone: there is nobody left to answer
             pass
         finally:
-            self._db.close()
+            self._db.close(True)  # a failure here has no consequence: nothing was written
 
     def _outcome(self, read: Callable[[apsw.Connection], object]) -> tuple[object, Exception | None]:
         try:

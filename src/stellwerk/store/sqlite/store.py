@@ -121,5 +121,5 @@ class SqliteStore(_WorkflowRoom, _DeploymentRoom):
 
     async def close(self) -> None:
         """Commits what waits, then closes. Closing twice is harmless."""
-        await self._writer.close()
         await self._reader.close()
+        await self._writer.close()  # last: closing the last connection folds the write-ahead log into the file

@@ -124,7 +124,7 @@ class Writer:
             pass
         finally:
             if self._db is not None:
-                self._db.close()
+                self._db.close(True)  # its last checkpoint may fail: the write-ahead log has everything
 
     def _commit(self, group: Sequence[Write]) -> Failures | StellwerkError:
         """The failures within the group, or the one error that failed all of it."""
