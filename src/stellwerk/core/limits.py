@@ -56,6 +56,8 @@ CRASHES_BACKOFF_MS: Final = (0, 100, 500, 2_000, 10_000)  # pause before the n-t
 LOG_TEXT_BYTES_MAX: Final = 16 * KIB  # one record; longer text is cut and says so
 LOG_RECORDS_BUFFERED_MAX: Final = 10_000  # then the oldest is dropped and the drop is counted
 
+NODE_DRAIN_MS: Final = 5_000  # what a stopping node gives requests that are under way
+
 # -- workflows --------------------------------------------------------------------------------------------------------
 STEPS_PER_INSTANCE: Final = 10_000  # CF default of limits.steps
 STEPS_PER_INSTANCE_MAX: Final = 25_000  # CF: the most that limits.steps may say

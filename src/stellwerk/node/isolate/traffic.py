@@ -66,10 +66,10 @@ class Calls:
 class Relay:
     """A call of one isolate that another one answers."""
 
-    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_on_end", "callee")
+    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_relays", "callee")
 
-    def __init__(self, caller: Isolate, caller_call: int, on_end: Callable[[], None]) -> None:
-        self._caller, self._caller_call, self._on_end = caller, caller_call, on_end
+    def __init__(self, caller: Isolate, caller_call: int, relays: dict[int, Relay]) -> None:
+        self._caller, self._caller_call, self._relays = caller, caller_call, relays
         self.callee: Isolate | None = None
         self._callee_call = 0
         self._early: list[bytes | messages.BodyEnd] = []  # pieces that came before the callee was up (bounded: credit)
@@ -82,6 +82,9 @@ class Relay:
             else:
                 callee.channel.send(messages.BodyEnd(call, piece.error))
         self._early.clear()
+
+    def _on_end(self) -> None:
+        self._relays.pop(self._caller_call, None)
 
     # -- from the callee (NodeCall) -----------------------------------------------------------------------------------
 
@@ -261,7 +264,7 @@ class Traffic:
 
     def _service_call(self, isolate: Isolate, calls: Calls, message: messages.HttpRequest | messages.RpcCall) -> None:
         number = message.call
-        relay = calls.relays[number] = Relay(isolate, number, lambda: calls.relays.pop(number, None))
+        relay = calls.relays[number] = Relay(isolate, number, calls.relays)
         try:
             if message.depth > CHAINED_INVOCATIONS_MAX:
                 raise WorkerLoopError(f"The request passed through {CHAINED_INVOCATIONS_MAX} Workers.")

@@ -56,8 +56,10 @@ class Engine:
         self.started.set()
 
     async def stop(self) -> None:
+        """Runs in isolates are told to stop; on disk they stay what they are, and the next node takes them up."""
         await self.runs.timers.stop()
         await self.runs.dispatcher.stop()
+        self.runs.stop()
 
     async def _rescue(self) -> None:
         after = ("", "", "")

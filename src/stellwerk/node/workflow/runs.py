@@ -62,6 +62,7 @@ class Runs:
         self._loading: dict[Key, asyncio.Future[LiveRun | None]] = {}
         self._tasks: set[asyncio.Future[None]] = set()
         self._next_number = 0
+        self._stopping = False
 
     def next_number(self) -> int:
         self._next_number += 1
@@ -404,9 +405,18 @@ class Runs:
 
     # -- what else happens to runs ------------------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Lets go of every run without recording anything."""
+        self._stopping = True
+        for live in self.by_number.values():
+            if live.isolate is not None:
+                live.isolate.channel.send(messages.RunStop(live.number, "the node stops"))
+
     def isolate_lost(self, isolate: Isolate, cause: str, *, crashed: bool) -> None:
         """The process of these runs has gone. After a crash of unknown culprit each gets an isolate of its own."""
         lost = self._by_isolate.pop(isolate, set())
+        if self._stopping:
+            return
         now_ms = self.clock.now_ms()
         decisions = []
         for live in lost:
