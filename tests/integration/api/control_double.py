@@ -1,40 +1,37 @@
-"""A control plane over a real SQLite store, without isolates: deployments and an engine that only keep records.
+"""A control plane over real deployments and a real SQLite store, without isolates: an engine that only keeps records.
 
-Everything that HTTP can reach is real (server, token, store, journal); what is played is who runs the code. Runs move
-only when a test calls ``record``.
+Everything that HTTP can reach is real (server, token, store, journal, bundles); what is played is who runs the code.
+Runs move only when a test calls ``record``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from stellwerk.core.deployment import manifest as manifests
 from stellwerk.core.deployment.manifest import Manifest, WorkflowBinding
 from stellwerk.core.errors import (
     ConflictError,
     InstanceExistsError,
     InstanceNotFoundError,
-    WorkflowNotFoundError,
 )
 from stellwerk.core.ids import LOCAL_ACCOUNT
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow.entries import AnyEntry, ErrorValue
 from stellwerk.core.workflow.status import TERMINAL, Status
 from stellwerk.node.api import ControlServer, Ports, load_token
+from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.telemetry.log import LogSink
 from stellwerk.node.telemetry.metrics import Counters, Gauges
-from stellwerk.store.base import Decision, DeploymentRow, InstanceRow, JournalRow, StoredRun, VersionRow
+from stellwerk.store.base import Decision, InstanceRow, JournalRow, StoredRun
 from stellwerk.store.sqlite import SqliteStore
 from stellwerk.wire.api import NODE_FILE, NodeFile, encode_node_file
 
@@ -51,80 +48,17 @@ class SteppingClock:
     def now_ms(self) -> int:
         return next(self._now)
 
+    def monotonic_ms(self) -> int:
+        return next(self._now)
+
+    def new_trace_id(self) -> str:
+        return f"{next(self._ids):032x}"
+
+    def new_span_id(self) -> str:
+        return f"{next(self._ids):016x}"
+
     def new_uuid(self) -> str:
         return f"00000000-0000-4000-8000-{next(self._ids):012x}"
-
-
-@dataclass
-class RecordedDeployments:
-    """Keeps versions and deployments in the store, files in memory."""
-
-    store: SqliteStore
-    clock: SteppingClock
-    loaded: dict[str, LoadedVersion] = field(default_factory=dict)
-    serves: dict[str, LoadedVersion] = field(default_factory=dict)
-    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-
-    async def upload(
-        self, manifest: Manifest, files: Mapping[str, bytes], *, source: str, message: str = ""
-    ) -> LoadedVersion:
-        config = manifests.encode(manifest)
-        bundle = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
-        row = await self.store.add_version(
-            VersionRow(
-                account_id=LOCAL_ACCOUNT,
-                worker=manifest.name,
-                version_id=self.clock.new_uuid(),
-                number=0,
-                created_at=self.clock.now_ms(),
-                source=source,
-                bundle=bundle,
-                config=config,
-                config_hash=hashlib.sha256(bundle.encode() + config).hexdigest(),
-                message=message,
-            )
-        )
-        version = LoadedVersion(
-            account_id=LOCAL_ACCOUNT,
-            worker=row.worker,
-            version_id=row.version_id,
-            number=row.number,
-            manifest=manifest,
-            bundle=Path(bundle),
-        )
-        self.loaded[version.version_id] = version
-        self.files[version.version_id] = dict(files)
-        return version
-
-    async def deploy(self, worker: str, version_id: str, *, source: str, message: str = "") -> None:
-        await self.store.add_deployment(
-            DeploymentRow(
-                account_id=LOCAL_ACCOUNT,
-                worker=worker,
-                deployment_id=self.clock.new_uuid(),
-                created_at=self.clock.now_ms(),
-                versions=((version_id, 100.0),),
-                source=source,
-                message=message,
-            )
-        )
-        self.serves[worker] = self.loaded[version_id]
-
-    async def remove(self, worker: str) -> None:
-        await self.store.remove_worker(LOCAL_ACCOUNT, worker)
-        del self.serves[worker]
-
-    def serving(self, worker: str) -> LoadedVersion | None:
-        return self.serves.get(worker)
-
-    def workers(self) -> Sequence[str]:
-        return list(self.serves)
-
-    def workflows(self) -> Sequence[tuple[LoadedVersion, WorkflowBinding]]:
-        return [(v, flow) for v in self.serves.values() for flow in v.manifest.defined_workflows()]
-
-    def workflow(self, name: str) -> tuple[LoadedVersion, WorkflowBinding] | None:
-        return next((pair for pair in self.workflows() if pair[1].name == name), None)
 
 
 @dataclass(frozen=True)
@@ -139,11 +73,11 @@ class RecordingEngine:
     """Writes journals into the store, as the engine would, and never runs anything."""
 
     store: SqliteStore
-    deployments: RecordedDeployments
+    deployments: Deployments
     clock: SteppingClock
 
     async def create(self, workflow: str, *, instance_id: str | None, params: bytes, trigger: str) -> str:
-        version, flow = self._find(workflow)
+        version, flow = self.deployments.workflow(workflow)
         name, now = instance_id or self.clock.new_uuid(), self.clock.now_ms()
         created = e.Created(
             at=now,
@@ -192,6 +126,12 @@ class RecordingEngine:
             workflow, instance_id, e.Terminated(at=self.clock.now_ms(), trigger=trigger), status=Status.TERMINATED
         )
 
+    async def resume(self, workflow: str, instance_id: str) -> None:
+        run = await self.describe(workflow, instance_id)
+        if run.row.status is not Status.PAUSED:
+            raise ConflictError("The instance is not paused.")
+        await self.record(workflow, instance_id, e.Resumed(at=self.clock.now_ms()), status=Status.QUEUED)
+
     async def send_event(self, workflow: str, instance_id: str, event_type: str, payload: bytes) -> None:
         received = e.EventReceived(at=self.clock.now_ms(), event_type=event_type, payload=payload)
         await self.record(workflow, instance_id, received)
@@ -224,12 +164,6 @@ class RecordingEngine:
         ]
         await self._submit(Decision(journal=journal, update=update))
 
-    def _find(self, workflow: str) -> tuple[LoadedVersion, WorkflowBinding]:
-        found = self.deployments.workflow(workflow)
-        if found is None:
-            raise WorkflowNotFoundError(f"no workflow {workflow}")
-        return found
-
     async def _submit(self, decision: Decision) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -259,7 +193,8 @@ class ControlDouble:
         self.state.mkdir(parents=True, exist_ok=True)
         self.token = load_token(self.state)
         self.store = await SqliteStore.open(self.state / "journal.sqlite", owner="node-1", now_ms=START_MS)
-        self.deployments = RecordedDeployments(self.store, self.clock)
+        self.deployments = Deployments(self.store, self.state, self.clock)
+        await self.deployments.start()
         self.engine = RecordingEngine(self.store, self.deployments, self.clock)
         self.log = LogSink(clock=self.clock, counters=self.counters, stream=self.log_text, mode="plain")
         self.server = ControlServer(self._ports(), port=0)
@@ -278,6 +213,7 @@ class ControlDouble:
     ) -> None:
         await self.http.aclose()
         await self.server.stop()
+        await self.deployments.stop()
         await self.store.close()
         self.log.close()
 
@@ -306,6 +242,11 @@ class ControlDouble:
         version = await self.deployments.upload(manifest, {"entry.py": b"pass"}, source="dev")
         await self.deployments.deploy(name, version.version_id, source="dev")
         return version
+
+    def files(self, version: LoadedVersion) -> dict[str, bytes]:
+        """The files of a version, as its isolate would see them."""
+        found = (path for path in version.bundle.rglob("*") if path.is_file())
+        return {str(path.relative_to(version.bundle)): path.read_bytes() for path in found}
 
     async def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         return await self.http.request(method, f"/client/v4/accounts/any{path}", **arguments)

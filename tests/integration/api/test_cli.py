@@ -190,7 +190,7 @@ def test_deploy_uploads_the_folder_as_the_configuration_says(tmp_path: Path) -> 
             version = node.deployments.serving("orders")
             assert version is not None
             assert ended.json()["version_id"] == version.version_id
-            assert node.deployments.files[version.version_id] == {"src/entry.py": b"x = 1\n"}
+            assert node.files(version) == {"src/entry.py": b"x = 1\n"}
             assert (version.manifest.vars, version.manifest.secrets) == ({"MODE": "fast"}, {})
             ended = await stellwerk("deploy", str(folder), "--secrets-file", "orders/.dev.vars", cwd=tmp_path)
             assert ended.code == Exit.OK, ended.err

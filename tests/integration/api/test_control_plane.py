@@ -96,11 +96,11 @@ def test_an_error_carries_its_stable_code_cause_and_cure(tmp_path: Path) -> None
             await node.deploy()
             status, error = await node.error("GET", "/workflows/pipelin")
             assert (status, error["code"]) == (404, 10200)
-            assert error["message"] == 'There is no workflow "pipelin". Known are: pipeline.'
+            assert error["message"] == 'There is no workflow "pipelin". Did you mean "pipeline"?'
             assert error["stellwerk"] == {
                 "code": "workflow.not_found",
                 "message": 'There is no workflow "pipelin".',
-                "cure": "Known are: pipeline.",
+                "cure": 'Did you mean "pipeline"?',
                 "fault": "caller",
                 "retryable": False,
             }
@@ -112,7 +112,7 @@ def test_an_unexpected_exception_is_an_envelope_for_the_caller_and_a_traceback_f
     async def scenario() -> None:
         async with ControlDouble(tmp_path) as node:
             await node.store.close()
-            node.deployments.serves = None  # type: ignore[assignment]
+            node.deployments.workers = None  # type: ignore[assignment,method-assign]
             status, error = await node.error("GET", "/workers/scripts")
             assert (status, error["code"]) == (500, 10013)
             assert "Traceback" not in error["message"]

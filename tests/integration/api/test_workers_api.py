@@ -56,7 +56,7 @@ def test_wranglers_upload_becomes_a_manifest_and_serves(tmp_path: Path) -> None:
                 ServiceBinding(binding="CHARGE", service="charge", entrypoint="Payments"),
             )
             assert [flow.name for flow in version.manifest.defined_workflows()] == ["pipeline"]
-            assert node.deployments.files[version.version_id] == modules
+            assert node.files(version) == modules
             listed = await node.result("GET", f"{SCRIPT}/versions")
             assert listed["items"][0]["annotations"]["workers/message"] == "first"
             assert listed["items"][0]["metadata"]["source"] == "wrangler"
@@ -72,7 +72,7 @@ def test_the_python_sdks_upload_is_keyed_by_filename(tmp_path: Path) -> None:
             await node.result("PUT", SCRIPT, files=parts)
             version = node.deployments.serving("orders")
             assert version is not None
-            assert node.deployments.files[version.version_id] == {"entry.py": b"1", "a/b.py": b"2"}
+            assert node.files(version) == {"entry.py": b"1", "a/b.py": b"2"}
 
     asyncio.run(scenario())
 

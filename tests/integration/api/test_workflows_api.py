@@ -176,11 +176,15 @@ def test_terminate_is_done_and_the_verbs_not_built_yet_say_so(tmp_path: Path) ->
         async with ControlDouble(tmp_path) as node:
             await node.deploy()
             await node.result("POST", RUNS, json={"instance_id": "a"})
-            for verb in ("pause", "resume", "restart"):
+            for verb in ("pause", "restart"):
                 status, error = await node.error("PATCH", f"{RUNS}/a/status", json={"status": verb})
                 assert (status, error["stellwerk"]["code"]) == (400, "request.not_built")
                 assert f'"{verb}" is not built yet.' in error["message"]
             assert (await node.error("PATCH", f"{RUNS}/a/status", json={"status": "stop"}))[0] == 400
+            assert (await node.error("PATCH", f"{RUNS}/a/status", json={"status": "resume"}))[0] == 409
+            await node.engine.record("pipeline", "a", e.Paused(at=1, reason="diverged"), status=Status.PAUSED)
+            assert (await node.result("GET", f"{RUNS}/a"))["stellwerk"]["why"] == "paused: diverged"
+            assert (await node.result("PATCH", f"{RUNS}/a/status", json={"status": "resume"}))["status"] == "queued"
             done = await node.result("PATCH", f"{RUNS}/a/status", json={"status": "terminate"})
             assert done["status"] == "terminated"
             shown = await node.result("GET", f"{RUNS}/a")
@@ -206,5 +210,20 @@ def test_an_events_body_is_its_payload(tmp_path: Path) -> None:
             status, error = await node.error("POST", f"{RUNS}/nobody/events/shipped", json={})
             assert (status, error["code"]) == (404, 10400)
             assert error["message"].startswith("(instance.not_found)")
+
+    asyncio.run(scenario())
+
+
+def test_runs_of_a_removed_worker_can_still_be_seen_and_ended_but_not_created(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlDouble(tmp_path) as node:
+            await node.deploy()
+            await node.result("POST", RUNS, json={"instance_id": "a"})
+            await node.result("DELETE", "/workers/scripts/orders")
+            assert [row["id"] for row in await node.result("GET", RUNS)] == ["a"]
+            assert (await node.result("GET", f"{RUNS}/a"))["status"] == "queued"
+            await node.result("PATCH", f"{RUNS}/a/status", json={"status": "terminate"})
+            assert (await node.error("POST", RUNS, json={}))[1]["code"] == 10200
+            assert (await node.error("GET", "/workflows/other/instances"))[1]["code"] == 10200
 
     asyncio.run(scenario())

@@ -42,5 +42,5 @@ def test_counters_of_a_service_are_exported_by_their_names() -> None:
             self.live, self.label, self._hidden = 3, "x", 9
 
     lines = scraped(Counters(), Gauges(counted=[("engine", EngineCounters())]))
-    assert "stellwerk_engine_live 3.0" in lines
+    assert "stellwerk_engine_live_total 3.0" in lines
     assert not any("label" in line or "hidden" in line for line in lines if line.startswith("stellwerk_engine"))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stellwerk.core import limits
-from stellwerk.core.errors import InvalidRequestError
+from stellwerk.core.errors import InvalidRequestError, WorkflowNotFoundError
 from stellwerk.core.ids import LOCAL_ACCOUNT, is_event_type, is_instance_id
 from stellwerk.core.times import iso_from_ms
 from stellwerk.core.workflow import entries
@@ -18,7 +18,6 @@ from stellwerk.node.api.envelope import NotBuiltError, success
 from stellwerk.node.api.journal import blob_hashes, render_instance, show_values
 from stellwerk.node.api.ports import Ports
 from stellwerk.node.api.requests import Page, page_info, parse_page, read_json, read_object, text_field
-from stellwerk.node.api.workflows import find_workflow
 from stellwerk.store.base import InstanceRow
 from stellwerk.wire import values
 
@@ -51,7 +50,7 @@ class InstancesApi:
 
     async def list_instances(self, request: Request) -> Response:
         """Newest first. Both ways of going on work: ``cursor`` (wrangler) and ``page`` (the Python SDK)."""
-        workflow = self._workflow(request)
+        workflow = await self._workflow(request)
         page = parse_page(request)
         status = _parse_status(request.query_params.get("status", ""))
         rows, cursor = await self._rows(workflow, status, page)
@@ -85,7 +84,7 @@ class InstancesApi:
         return cursor
 
     async def describe(self, request: Request) -> Response:
-        run = await self._engine.describe(self._workflow(request), request.path_params["instance"])
+        run = await self._engine.describe(await self._workflow(request), request.path_params["instance"])
         journal = [entries.decode(data) for data in run.journal]
         blobs = await self._store.blobs(LOCAL_ACCOUNT, blob_hashes(journal))
         return success(render_instance(run.row, journal, show_values(values.to_jsonable, blobs)))
@@ -94,14 +93,14 @@ class InstancesApi:
 
     async def create(self, request: Request) -> Response:
         """Answers when the instance is on disk, not when it has run."""
-        workflow = self._workflow(request)
+        workflow = await self._workflow(request)
         instance_id, params = self._parse_item(await read_object(request))
         made = await self._engine.create(workflow, instance_id=instance_id, params=params, trigger=TRIGGER)
         return success(await self._created(workflow, made))
 
     async def create_batch(self, request: Request) -> Response:
         """Up to 100; those whose id exists are left out of the answer, as Cloudflare does."""
-        workflow = self._workflow(request)
+        workflow = await self._workflow(request)
         body = await read_json(request)
         if not isinstance(body, list) or not all(isinstance(item, dict) for item in body):
             raise InvalidRequestError('The body must be a list of {"instance_id", "params"}.')
@@ -127,7 +126,7 @@ class InstancesApi:
     async def _created(self, workflow: str, instance_id: str) -> dict[str, Any]:
         """What Cloudflare answers to a create. The status may have moved on already; the engine knows."""
         status = await self._engine.status(workflow, instance_id)
-        version, _ = find_workflow(self._deployments, workflow)
+        version, _ = self._deployments.workflow(workflow)
         return {
             "id": instance_id,
             "status": status.status.value,
@@ -136,19 +135,23 @@ class InstancesApi:
         }
 
     async def change_status(self, request: Request) -> Response:
-        workflow, instance_id = self._workflow(request), request.path_params["instance"]
+        workflow, instance_id = await self._workflow(request), request.path_params["instance"]
         verb = text_field(await read_object(request), "status")
-        if verb in ("pause", "resume", "restart"):
-            raise NotBuiltError(f'"{verb}" is not built yet.', cure="terminate is; a new instance can be created.")
-        if verb != "terminate":
-            raise InvalidRequestError(f'"status" is {verb!r}, expected pause, resume, restart or terminate.')
-        await self._engine.terminate(workflow, instance_id, trigger=TRIGGER)
+        match verb:
+            case "terminate":
+                await self._engine.terminate(workflow, instance_id, trigger=TRIGGER)
+            case "resume":
+                await self._engine.resume(workflow, instance_id)
+            case "pause" | "restart":
+                raise NotBuiltError(f'"{verb}" is not built yet.', cure="terminate and resume are.")
+            case _:
+                raise InvalidRequestError(f'"status" is {verb!r}, expected pause, resume, restart or terminate.')
         status = await self._engine.status(workflow, instance_id)
         return success({"status": status.status.value, "timestamp": iso_from_ms(self._now_ms())})
 
     async def send_event(self, request: Request) -> Response:
         """The body is the payload itself. Returns once the event is on disk, waited for or not."""
-        workflow, instance_id = self._workflow(request), request.path_params["instance"]
+        workflow, instance_id = await self._workflow(request), request.path_params["instance"]
         event_type = request.path_params["event_type"]
         if not is_event_type(event_type):
             raise InvalidRequestError(
@@ -160,8 +163,19 @@ class InstancesApi:
         await self._engine.send_event(workflow, instance_id, event_type, data)
         return success({})
 
-    def _workflow(self, request: Request) -> str:
-        return find_workflow(self._deployments, request.path_params["workflow"])[1].name
+    async def _workflow(self, request: Request) -> str:
+        """The workflow of the path: one that a serving Worker defines, or one of which there are instances still.
+
+        Taking a Worker out of service must not hide its runs from the operator who has to end them.
+        """
+        name: str = request.path_params["workflow"]
+        try:
+            return self._deployments.workflow(name)[1].name
+        except WorkflowNotFoundError:
+            counts = await self._store.status_counts(LOCAL_ACCOUNT)
+            if any(workflow == name for workflow, _ in counts):
+                return name
+            raise
 
 
 def _parse_status(text: str) -> Status | None:

@@ -27,19 +27,21 @@ class Deployments(Protocol):
     ) -> LoadedVersion:
         """Makes a version; the same upload again is the same version. Serves nothing yet."""
 
-    async def deploy(self, worker: str, version_id: str, *, source: str, message: str = "") -> object:
+    async def deploy(self, worker: str, version_id: str, *, source: str, message: str = "") -> None:
         """Lets the version serve; returns once it does."""
 
-    async def remove(self, worker: str) -> object:
+    async def remove(self, worker: str) -> None:
         """Takes the Worker out of service."""
 
     def serving(self, worker: str) -> LoadedVersion | None: ...
 
-    def workers(self) -> Sequence[str]: ...
+    def workers(self) -> Sequence[LoadedVersion]:
+        """What serves, ordered by name."""
 
     def workflows(self) -> Sequence[tuple[LoadedVersion, WorkflowBinding]]: ...
 
-    def workflow(self, name: str) -> tuple[LoadedVersion, WorkflowBinding] | None: ...
+    def workflow(self, name: str) -> tuple[LoadedVersion, WorkflowBinding]:
+        """Raises ``WorkflowNotFoundError``, naming the nearest."""
 
 
 class InstanceStatus(Protocol):
@@ -64,9 +66,11 @@ class Engine(Protocol):
 
     async def status(self, workflow: str, instance_id: str) -> InstanceStatus: ...
 
-    async def terminate(self, workflow: str, instance_id: str, *, trigger: str) -> object: ...
+    async def terminate(self, workflow: str, instance_id: str, *, trigger: str) -> None: ...
 
-    async def send_event(self, workflow: str, instance_id: str, event_type: str, payload: bytes) -> object: ...
+    async def resume(self, workflow: str, instance_id: str) -> None: ...
+
+    async def send_event(self, workflow: str, instance_id: str, event_type: str, payload: bytes) -> None: ...
 
     async def describe(self, workflow: str, instance_id: str) -> StoredRun: ...
 

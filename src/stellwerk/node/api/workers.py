@@ -62,20 +62,15 @@ class WorkersApi:
 
     async def list_workers(self, request: Request) -> Response:
         page = parse_page(request)
-        serving = [(name, self._deployments.serving(name)) for name in sorted(self._deployments.workers())]
-        shown = [self._render_worker(name, version) for name, version in serving if version is not None]
-        items, info = paginate(shown, page)
-        for item in items:
-            await self._add_times(item)
-        return success(items, info=info)
+        versions, info = paginate(self._deployments.workers(), page)
+        return success([await self._render_worker(version) for version in versions], info=info)
 
     async def put_worker(self, request: Request) -> Response:
         """Version and deployment in one call: it serves all requests when this returns."""
         version, message = await self._upload(request)
         source = _source(request)
         await self._deployments.deploy(version.worker, version.version_id, source=source, message=message)
-        item = self._render_worker(version.worker, version)
-        await self._add_times(item)
+        item = await self._render_worker(version)
         item["deployment_id"] = version.version_id.replace("-", "")  # wrangler prints it as the version's id
         return success(item)
 
@@ -108,8 +103,7 @@ class WorkersApi:
         except WorkerNotFoundError as error:
             error.cloudflare_code = SERVICE_NOT_FOUND
             raise
-        item = self._render_worker(version.worker, version)
-        await self._add_times(item)
+        item = await self._render_worker(version)
         # ``last_deployed_from`` anything but "wrangler" makes wrangler download and compare, or warn.
         script = {**item, "tag": version.version_id, "tags": [], "last_deployed_from": "wrangler"}
         environment = {
@@ -175,10 +169,15 @@ class WorkersApi:
             raise _no_worker(worker)
         return version
 
-    def _render_worker(self, name: str, version: LoadedVersion) -> dict[str, Any]:
+    async def _render_worker(self, version: LoadedVersion) -> dict[str, Any]:
+        """A Worker by its serving version: created when it was first seen, modified when it was last deployed."""
         manifest = version.manifest
+        rows = await self._store.versions(LOCAL_ACCOUNT, version.worker)
+        deployments = await self._store.deployments(LOCAL_ACCOUNT, version.worker)
         return {
-            "id": name,
+            "id": version.worker,
+            "created_on": iso_from_ms(rows[-1].created_at) if rows else None,
+            "modified_on": iso_from_ms(deployments[0].created_at) if deployments else None,
             "etag": version.version_id.replace("-", ""),
             "handlers": ["fetch"],
             "main_module": manifest.main,
@@ -189,13 +188,6 @@ class WorkersApi:
             "number": version.number,
             "default": manifest.default,
         }
-
-    async def _add_times(self, item: dict[str, Any]) -> None:
-        """When the Worker was first seen, and when its serving version was made."""
-        rows = await self._store.versions(LOCAL_ACCOUNT, item["id"])
-        deployments = await self._store.deployments(LOCAL_ACCOUNT, item["id"])
-        item["created_on"] = iso_from_ms(rows[-1].created_at) if rows else None
-        item["modified_on"] = iso_from_ms(deployments[0].created_at) if deployments else item["created_on"]
 
 
 def _runtime(manifest: Manifest) -> dict[str, Any]:

@@ -9,23 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stellwerk.core.deployment.manifest import WorkflowBinding
-from stellwerk.core.errors import ConflictError, WorkflowNotFoundError
+from stellwerk.core.errors import ConflictError
 from stellwerk.core.ids import LOCAL_ACCOUNT
 from stellwerk.core.times import iso_from_ms
 from stellwerk.node.api.envelope import success
-from stellwerk.node.api.ports import Deployments, Ports
+from stellwerk.node.api.ports import Ports
 from stellwerk.node.api.requests import paginate, parse_page, read_object
 from stellwerk.node.deployment.version import LoadedVersion
-
-
-def find_workflow(deployments: Deployments, name: str) -> tuple[LoadedVersion, WorkflowBinding]:
-    """The workflow of that name. Raises ``WorkflowNotFoundError`` (10200), naming those that there are."""
-    known = sorted(binding.name for _, binding in deployments.workflows())
-    for version, binding in deployments.workflows():
-        if binding.name == name:
-            return version, binding
-    cure = f"Known are: {', '.join(known)}." if known else "Deploy a Worker that defines it."
-    raise WorkflowNotFoundError(f'There is no workflow "{name}".', cure=cure)
 
 
 class WorkflowsApi:
@@ -46,18 +36,17 @@ class WorkflowsApi:
         ]
 
     async def list_workflows(self, request: Request) -> Response:
-        found = sorted(self._deployments.workflows(), key=lambda pair: pair[1].name)
-        part, info = paginate(found, parse_page(request))
+        part, info = paginate(self._deployments.workflows(), parse_page(request))
         counts = await self._counts()
         return success([await self._render(version, flow, counts) for version, flow in part], info=info)
 
     async def get_workflow(self, request: Request) -> Response:
-        version, flow = find_workflow(self._deployments, request.path_params["workflow"])
+        version, flow = self._deployments.workflow(request.path_params["workflow"])
         return success(await self._render(version, flow, await self._counts()))
 
     async def put_workflow(self, request: Request) -> Response:
         """wrangler's last call of a deploy. The upload has registered the workflow; this only agrees or objects."""
-        version, flow = find_workflow(self._deployments, request.path_params["workflow"])
+        version, flow = self._deployments.workflow(request.path_params["workflow"])
         body = await read_object(request)
         asked = (body.get("script_name"), body.get("class_name"))
         if asked != (version.worker, flow.class_name):
@@ -69,7 +58,7 @@ class WorkflowsApi:
 
     async def list_versions(self, request: Request) -> Response:
         """A version of a workflow is the version of the Worker that has its class; newest first."""
-        version, flow = find_workflow(self._deployments, request.path_params["workflow"])
+        version, flow = self._deployments.workflow(request.path_params["workflow"])
         rows = await self._store.versions(LOCAL_ACCOUNT, version.worker)
         part, info = paginate(rows, parse_page(request))
         shown = [

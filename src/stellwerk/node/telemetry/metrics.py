@@ -60,7 +60,6 @@ class Counters:
         "connections_refused",
         "connections_total",
         "control_requests",
-        "instances_created",
         "isolates_crashed",
         "isolates_evicted",
         "isolates_started",
@@ -69,10 +68,6 @@ class Counters:
         "request_latency",
         "requests",
         "requests_refused",
-        "steps_completed",
-        "steps_errored",
-        "steps_failed",
-        "steps_interrupted",
     )
 
     def __init__(self) -> None:
@@ -86,11 +81,6 @@ class Counters:
         self.isolates_started = 0
         self.isolates_crashed = 0
         self.isolates_evicted = 0
-        self.instances_created = 0
-        self.steps_completed = 0
-        self.steps_failed = 0  # attempts that another one followed
-        self.steps_errored = 0  # steps that failed for good
-        self.steps_interrupted = 0
         self.commit_latency = Histogram()
         self.log_records = 0
         self.log_dropped = 0
@@ -103,8 +93,8 @@ class Gauges:
     isolates: Callable[[], Mapping[str, int]] = dict  # by state
     queues: Callable[[], Mapping[str, int]] = dict  # depth by name of the queue inside the node
     counted: list[tuple[str, object]] = field(default_factory=list)
-    """(prefix, object): every public integer attribute of the object is exported as ``stellwerk_<prefix>_<name>``.
-    For services that keep counters of their own, such as ``Engine.counters``."""
+    """(prefix, object): every public integer attribute of the object is a counter that only grows, exported as
+    ``stellwerk_<prefix>_<name>_total``. For services with counters of their own: ``("workflow", engine.counters)``."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -126,11 +116,6 @@ _COUNTED = (
     ("isolates_started", "stellwerk_isolates_started", "Isolates started"),
     ("isolates_crashed", "stellwerk_isolates_crashed", "Isolates that ended without being asked to"),
     ("isolates_evicted", "stellwerk_isolates_evicted", "Idle isolates taken down"),
-    ("instances_created", "stellwerk_instances_created", "Workflow instances created"),
-    ("steps_completed", "stellwerk_steps_completed", "Steps whose result is on disk"),
-    ("steps_failed", "stellwerk_attempts_failed", "Attempts of steps that failed and are tried again"),
-    ("steps_errored", "stellwerk_steps_errored", "Steps that failed for good"),
-    ("steps_interrupted", "stellwerk_attempts_interrupted", "Attempts ended by something else than themselves"),
     ("log_records", "stellwerk_log_records", "Log records written or dropped"),
     ("log_dropped", "stellwerk_log_dropped", "Log records dropped because the output was too slow"),
 )
@@ -168,7 +153,7 @@ class _Collector:
         yield runs
         for prefix, counted in scrape.gauges.counted:
             for name, value in _integers(counted):
-                yield GaugeMetricFamily(f"stellwerk_{prefix}_{name}", f"{prefix}: {name}", value=value)
+                yield CounterMetricFamily(f"stellwerk_{prefix}_{name}", f"{prefix}: {name}", value=value)
 
 
 def render(scrape: Scrape) -> bytes:
