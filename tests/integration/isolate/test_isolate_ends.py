@@ -256,7 +256,7 @@ def test_no_descriptor_is_left_in_the_node(tmp_path: Path) -> None:
             return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
         async with a_pool(tmp_path) as (pool, ears):
-            await pool.started.wait()
+            await pool.acquire(a_version("first"))  # with the first stream, libuv opens a spare descriptor for good
             before = open_ones()
             for end in ("drain", "kill", "exit_3", "fail"):
                 variables = {"BOOT": "fail"} if end == "fail" else {}
@@ -273,7 +273,7 @@ def test_no_descriptor_is_left_in_the_node(tmp_path: Path) -> None:
                         pool.kill(isolate, "enough")
                     case _:
                         ears.tell(isolate, end)
-            await eventually(lambda: not pool.snapshot())
+            await eventually(lambda: len(pool.snapshot()) == 1)
             await eventually(lambda: open_ones() == before)
 
     run(main)
