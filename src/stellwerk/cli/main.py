@@ -66,6 +66,11 @@ COMMANDS: tuple[Command, ...] = (
         example="stellwerk workflows instances terminate order-pipeline order-7",
     ),
     Command(
+        words=("workflows", "instances", "resume"),
+        run=instances.resume,
+        example="stellwerk workflows instances resume order-pipeline order-7",
+    ),
+    Command(
         words=("workflows", "instances", "send-event"),
         run=instances.send_event,
         example="""stellwerk workflows instances send-event order-pipeline order-7 --type shipped --payload '{}'""",

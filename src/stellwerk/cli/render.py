@@ -69,13 +69,13 @@ class Output:
 
     def line(self, text: str = "") -> None:
         if self._terminal:
-            self._console.print(Text(text))
+            self._console.print(Text(_printable(text)))
         else:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(_printable(text) + "\n")
 
     def note(self, text: str) -> None:
         """Something that stops nothing, on standard error."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(_printable(text) + "\n")
 
 
 def print_error(error: CommandError, *, as_json: bool) -> None:
@@ -85,9 +85,9 @@ def print_error(error: CommandError, *, as_json: bool) -> None:
         sys.stderr.write(json.dumps(shown, ensure_ascii=False, separators=(",", ":")) + "\n")
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    console.print(Text.assemble(("error: ", "bold red"), _printable(error.message)))
     if error.cure:
-        console.print(Text.assemble(("  cure: ", "bold"), error.cure))
+        console.print(Text.assemble(("  cure: ", "bold"), _printable(error.cure)))
 
 
 def _styled(cell: Any, *, limit: int | None = _CELL_MAX) -> Text:
@@ -102,7 +102,12 @@ def _flat(cell: Any) -> str:
     if cell is None:
         return "-"
     text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
-    return "".join(character if character.isprintable() else " " for character in text)
+    return _printable(text).replace("\n", " ")
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a node or a Worker says must not drive the operator's terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
 
 
 def elapsed(start: str | None, end: str | None) -> str:

@@ -154,6 +154,11 @@ def test_a_run_is_started_watched_and_ended_from_the_command_line(tmp_path: Path
                 stdin='"p"',
             )
             assert (ended.code, ended.out) == (Exit.OK, "order-8 shipped sent\n")
+            await node.engine.record("pipeline", "order-8", e.Paused(at=1, reason="why not"), status=Status.PAUSED)
+            ended = await stellwerk(*flow, "describe", "pipeline", "order-8", cwd=tmp_path)
+            assert "why\tpaused: why not" in ended.out.splitlines()
+            ended = await stellwerk(*flow, "resume", "pipeline", "order-8", cwd=tmp_path)
+            assert ended.out == "order-8 queued\n"
             ended = await stellwerk(*flow, "terminate", "pipeline", "order-8", "--json", cwd=tmp_path)
             assert ended.json()["status"] == "terminated"
             ended = await stellwerk(*flow, "terminate", "pipeline", "order-8", cwd=tmp_path)

@@ -104,9 +104,18 @@ def _step_status(step: dict[str, Any]) -> str:
 
 def terminate(workflow: WorkflowName, instance: Instance, /, *, common: Common = DEFAULT) -> None:
     """End an instance for good. Its steps in flight are cancelled; what they have done stays done."""
+    _change_status(workflow, instance, "terminate", common)
+
+
+def resume(workflow: WorkflowName, instance: Instance, /, *, common: Common = DEFAULT) -> None:
+    """Take a paused instance up again, at the step where it stands."""
+    _change_status(workflow, instance, "resume", common)
+
+
+def _change_status(workflow: str, instance: str, verb: str, common: Common) -> None:
     with common.connect() as client:
         instance_id = _resolve(client, workflow, instance)
-        result = client.patch("workflows", workflow, "instances", instance_id, "status", json={"status": "terminate"})
+        result = client.patch("workflows", workflow, "instances", instance_id, "status", json={"status": verb})
     output = common.output()
     if output.as_json:
         output.json({"id": instance_id, **result})
