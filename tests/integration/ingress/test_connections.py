@@ -103,6 +103,23 @@ def test_a_body_between_two_pipelined_requests_reaches_its_own_request() -> None
     run(main())
 
 
+def test_a_fault_behind_requests_that_still_wait_is_answered_last() -> None:
+    async def main() -> None:
+        async with serving(lambda exchange: exchange.respond(200, [], bytes(16 * MIB))) as served:
+            client = with_small_buffers(await served.connect())
+            client.reader._limit = 64 * KIB  # type: ignore[attr-defined]
+            await client.send(get(0) + get(1) + get(2) + b"garbage\r\n\r\n")
+            await until(lambda: served.server.requests > 0)
+            await _settled(served)
+            assert served.server.refused == 0
+            for _ in range(3):
+                assert len((await client.answer()).body) == 16 * MIB
+            assert (await client.answer()).status == 400
+            assert await client.reader.read() == b""
+
+    run(main())
+
+
 # -- streams and back-pressure ----------------------------------------------------------------------------------------
 
 
@@ -522,6 +539,22 @@ def test_a_client_that_keeps_its_end_open_after_a_refusal_is_reset_in_the_end() 
     run(main())
 
 
+def test_an_answer_that_is_still_being_read_is_not_cut_off_by_the_lingering_of_its_connection() -> None:
+    async def main() -> None:
+        async with serving(
+            lambda exchange: exchange.respond(200, [], bytes(16 * MIB)), linger_ms=1, sweep_ms=5
+        ) as served:
+            client, clock = with_small_buffers(await served.connect()), await served.connect()
+            client.reader._limit = 64 * KIB  # type: ignore[attr-defined]
+            await client.send(upload(1_000_000))  # answered before the body comes: our side is closed after the answer
+            await until(lambda: served.server.requests == 1)
+            await clock.send(b"garbage\r\n\r\n")
+            await until(lambda: served.server.connections == 1)  # whoever lingers without unsent bytes is reset by now
+            assert len((await client.answer()).body) == 16 * MIB
+
+    run(main())
+
+
 # -- drain and start --------------------------------------------------------------------------------------------------
 
 
@@ -544,12 +577,12 @@ def test_a_drain_finishes_what_is_under_way_and_closes_the_rest() -> None:
             hello(begun[0])
             answer = await busy.answer()
             assert answer.body == b"Hello world!" and answer["connection"] == "close"
-            assert await busy.closed() == b""
+            assert await busy.reader.read() == b""  # closed properly, not reset
             assert not draining.done()
             begun[1].write(b"world!")
             begun[1].finish()
             assert (await streaming.answer()).body == b"Hello world!"
-            assert await streaming.closed() == b""
+            assert await streaming.reader.read() == b""
             await draining
             assert [exchange.target for exchange in begun] == ["/0", "/2"]
             assert served.server.connections == 0

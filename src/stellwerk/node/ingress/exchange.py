@@ -90,7 +90,7 @@ class Exchange:
     def consumed(self, size: int) -> None:
         """The handler has taken ``size`` bytes of the body: as many more may be read."""
         if self.streaming and not self._over:
-            self._unconsumed -= size
+            self._unconsumed = max(0, self._unconsumed - size)
             self._connection.consumption(self)
 
     def _deliver(self) -> None:
@@ -174,9 +174,7 @@ class Exchange:
                 self._left = length
         elif status == 205:
             size = b"content-length: 0\r\n"
-        elif self._framing.old:
-            self._close = True  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
-        elif not self._mute:
+        elif not self._mute and not self._framing.old:  # HTTP/1.0 knows no chunks and ends with the connection
             size, self._chunked = b"transfer-encoding: chunked\r\n", True
         connection.outlet.hold(b"".join((head, connection.server.stamp, size, self._ending())))
 

@@ -168,6 +168,8 @@ class RequestReader:
         self._headers.append((name, value))
 
     def _watch(self, name: bytes, value: bytes) -> None:
+        if name == b"connection" and value.lower() == b"keep-alive":
+            return  # what HTTP/1.1 does anyway, and what most clients say: not worth a closer look
         if self._watched is None:
             self._watched = {}
         if name in self._watched:

@@ -73,6 +73,7 @@ class IngressServer:
         except OSError as error:
             raise _listen_error(self.host, self.port, error) from error
         self.port = int(self._listener.sockets[0].getsockname()[1])
+        self._draining = False
         self._sweep()
         self.started.set()
 
