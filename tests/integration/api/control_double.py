@@ -26,13 +26,14 @@ from stellwerk.core.ids import LOCAL_ACCOUNT
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow.entries import AnyEntry, ErrorValue
 from stellwerk.core.workflow.status import TERMINAL, Status
-from stellwerk.node.api import ControlServer, Ports, load_token
+from stellwerk.node.api import ControlServer, Ports
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.telemetry.log import LogSink
 from stellwerk.node.telemetry.metrics import Counters, Gauges
 from stellwerk.store.base import Decision, InstanceRow, JournalRow, StoredRun
 from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.state_folder import StateFolder
 from stellwerk.wire.api import NODE_FILE, NodeFile, encode_node_file
 
 START_MS = 1_764_025_200_000
@@ -190,9 +191,9 @@ class ControlDouble:
         self.ready = True
 
     async def __aenter__(self) -> ControlDouble:
-        self.state.mkdir(parents=True, exist_ok=True)
-        self.token = load_token(self.state)
-        self.store = await SqliteStore.open(self.state / "journal.sqlite", owner="node-1", now_ms=START_MS)
+        self.folder = StateFolder.open(self.state, force=True)  # the tests' temporary folder may be in memory
+        self.token = self.folder.token.read_text().strip()
+        self.store = await SqliteStore.open(self.folder.database, owner="node-1", now_ms=START_MS)
         self.deployments = Deployments(self.store, self.state, self.clock)
         await self.deployments.start()
         self.engine = RecordingEngine(self.store, self.deployments, self.clock)
@@ -215,6 +216,7 @@ class ControlDouble:
         await self.server.stop()
         await self.deployments.stop()
         await self.store.close()
+        self.folder.close()
         self.log.close()
 
     def _ports(self) -> Ports:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import stat
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
-from stellwerk.core.errors import ConfigError, StateFolderError, StorageError
-from stellwerk.node.api import ControlServer, load_token
-from stellwerk.node.api.auth import OPEN_PATHS
+from stellwerk.core.errors import ConfigError, StorageError
+from stellwerk.node.api import ControlServer
+from stellwerk.node.api.auth import OPEN_PATHS, TokenAuth
 
 from .control_double import ControlDouble
 
@@ -45,18 +45,17 @@ def test_a_token_that_is_not_ascii_is_refused_and_not_an_accident(tmp_path: Path
     asyncio.run(scenario())
 
 
-def test_the_token_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    token = load_token(tmp_path)
-    assert len(token) >= 40
-    assert load_token(tmp_path) == token
-    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+def test_an_empty_token_opens_no_door() -> None:
+    async def passed(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("let in")
 
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(app=TokenAuth(passed, token=""))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            for header in ("", "Bearer", "Bearer ", "bearer  ", "Basic eDp5"):
+                assert (await client.get("/v1/system", headers={"Authorization": header})).status_code == 401
 
-def test_an_empty_token_file_is_refused_instead_of_opening_the_door(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("\n")
-    with pytest.raises(StateFolderError, match="empty"):
-        load_token(tmp_path)
+    asyncio.run(scenario())
 
 
 def test_an_unknown_address_and_a_wrong_method_answer_in_the_envelope(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from stellwerk.cli.main import COMMANDS, build_app, run
 from stellwerk.cli.place import find_place
 from stellwerk.cli.reference import render_reference
 from stellwerk.cli.render import elapsed
-from stellwerk.node.api import announce, withdraw
 from stellwerk.wire.api import NodeFile, encode_node_file
 
 ROOT = Path(__file__).parents[3]
@@ -55,13 +54,13 @@ def test_dev_becomes_the_node_with_everything_it_was_told(monkeypatch: pytest.Mo
     calls: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, arguments: calls.append([path, *arguments]))
     assert run(["dev", "a", "b", "--port", "0", "--env", "staging", "--state", "s", "--json"]) is Exit.OK
-    assert run(["serve", "--state", "s", "--ip", "::1"]) is Exit.OK
+    assert run(["serve", "--state", "s", "--ip", "::1", "--force"]) is Exit.OK
     python = [sys.executable, sys.executable, "-P", "-m", "stellwerk.node"]
     listening = ["--control-port", "8788", "--ip"]
     told = ["--state", "s", "--env", "staging", "--json"]
     assert calls == [
         [*python, "dev", "a", "b", "--port", "0", *listening, "127.0.0.1", *told],
-        [*python, "serve", "--state", "s", "--port", "8787", *listening, "::1"],
+        [*python, "serve", "--state", "s", "--port", "8787", *listening, "::1", "--force"],
     ]
 
 
@@ -80,16 +79,6 @@ def test_a_state_folder_of_a_node_that_listens_everywhere_is_called_on_loopback(
         (tmp_path / "node.json").write_bytes(encode_node_file(node))
         place = find_place(tmp_path, environment={}, cwd=tmp_path)
         assert (place.url, place.token) == (url, "t")
-
-
-def test_a_node_announces_itself_and_takes_back_only_its_own_word(tmp_path: Path) -> None:
-    announce(tmp_path, NodeFile(pid=1, control_host="127.0.0.1", control_port=9))
-    announce(tmp_path, NodeFile(pid=2, control_host="127.0.0.1", control_port=10))
-    withdraw(tmp_path, 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["node.json"]
-    withdraw(tmp_path, 2)
-    withdraw(tmp_path, 2)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_node_file_is_not_reachable(tmp_path: Path) -> None:

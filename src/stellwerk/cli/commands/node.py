@@ -14,6 +14,9 @@ from stellwerk.cli.options import JsonOption
 
 Ip = Annotated[str, Parameter(help="Address to listen on.")]
 Port = Annotated[UInt16, Parameter(help="Port of the Workers; 0 takes a free one.")]
+Force = Annotated[
+    bool, Parameter(help="Run on a file system that cannot keep what is acknowledged (tmpfs, NFS).", negative=())
+]
 ControlPort = Annotated[UInt16, Parameter(help="Port of the control plane (loopback only); 0 takes a free one.")]
 
 
@@ -26,6 +29,7 @@ def dev(
         Path | None, Parameter(help="State folder; without it `.stellwerk/state` in the workspace.")
     ] = None,
     env: Annotated[str | None, Parameter(help="Environment of the configuration files (`env.<name>`).")] = None,
+    force: Force = False,
     json: JsonOption = False,
 ) -> NoReturn:
     """Run the Workers of a workspace, watch their files, and redeploy what changes."""
@@ -35,7 +39,7 @@ def dev(
         arguments += ["--state", str(state)]
     if env is not None:
         arguments += ["--env", env]
-    _become_node("dev", arguments, json=json)
+    _become_node("dev", arguments, force=force, json=json)
 
 
 def serve(
@@ -44,10 +48,11 @@ def serve(
     port: Port = 8787,
     control_port: ControlPort = 8788,
     ip: Ip = "127.0.0.1",
+    force: Force = False,
     json: JsonOption = False,
 ) -> NoReturn:
     """Run a node on a state folder, without watching files: Workers come by `stellwerk deploy`."""
-    _become_node("serve", ["--state", str(state), *_listening(port, control_port, ip)], json=json)
+    _become_node("serve", ["--state", str(state), *_listening(port, control_port, ip)], force=force, json=json)
 
 
 def node_command(verb: str, arguments: list[str]) -> list[str]:
@@ -59,8 +64,9 @@ def _listening(port: int, control_port: int, ip: str) -> list[str]:
     return ["--port", str(port), "--control-port", str(control_port), "--ip", ip]
 
 
-def _become_node(verb: str, arguments: list[str], *, json: bool) -> NoReturn:
-    command = node_command(verb, [*arguments, "--json"] if json else arguments)
+def _become_node(verb: str, arguments: list[str], *, force: bool, json: bool) -> NoReturn:
+    flags = [name for name, given in (("--force", force), ("--json", json)) if given]
+    command = node_command(verb, [*arguments, *flags])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], command)

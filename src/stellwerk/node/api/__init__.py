@@ -1,8 +1,6 @@
 """The control plane: the v4 API that wrangler and our CLI speak, health and metrics."""
 
-from stellwerk.node.api.announce import announce, withdraw
-from stellwerk.node.api.auth import load_token
 from stellwerk.node.api.ports import Ports
 from stellwerk.node.api.server import ControlServer
 
-__all__ = ["ControlServer", "Ports", "announce", "load_token", "withdraw"]
+__all__ = ["ControlServer", "Ports"]

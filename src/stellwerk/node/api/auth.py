@@ -6,55 +6,15 @@ Denying is the default: a route that somebody adds is behind the token until it 
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from stellwerk.core.errors import AuthError, StateFolderError
+from stellwerk.core.errors import AuthError
 from stellwerk.node.api.envelope import failure
-from stellwerk.wire.api import TOKEN_FILE
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """For load balancers and Prometheus, which have no token. They tell no secret and change nothing."""
-
-
-def load_token(state: Path) -> str:
-    """The token of a state folder; made on first use, readable by its owner only.
-
-    Raises ``StateFolderError`` when the file is there but empty, or cannot be read or made.
-    """
-    path = state / TOKEN_FILE
-    try:
-        if not path.exists():
-            _create(path)
-        token = path.read_text("ascii").strip()
-    except (OSError, ValueError) as error:
-        raise StateFolderError(
-            f"The token in {path} cannot be read: {error}.", cure="Repair or delete the file."
-        ) from error
-    if not token:
-        raise StateFolderError(f"The token in {path} is empty.", cure="Delete the file; the node makes a new one.")
-    return token
-
-
-def _create(path: Path) -> None:
-    """Written aside and linked: a reader sees no token or the whole one, and the first of two writers wins."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class TokenAuth:

@@ -144,7 +144,8 @@ class WorkersApi:
         if not rows:
             raise _no_worker(worker)
         items, info = paginate([_render_deployment(row) for row in rows], parse_page(request))
-        return success({"deployments": items}, info=info)
+        # wrangler reads "deployments", the paging of the Python SDK reads "items".
+        return success({"deployments": items, "items": items}, info=info)
 
     async def post_deployment(self, request: Request) -> Response:
         worker = self._name(request)
