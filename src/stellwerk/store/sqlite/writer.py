@@ -162,10 +162,11 @@ class Writer:
     def _answer(self, group: Sequence[Write], outcome: Failures | StellwerkError) -> None:
         """Tells every owner, in the order of submission. One that raises does not keep the others from hearing."""
         self._waiting -= len(group)
+        failures, failed = (outcome, None) if isinstance(outcome, dict) else ({}, outcome)
         for place, write in enumerate(group):
             if write.done is None:
                 continue
-            error = outcome.get(place) if isinstance(outcome, dict) else outcome
+            error = failures.get(place) if failures else failed
             try:
                 write.done(error)
             except Exception as raised:
