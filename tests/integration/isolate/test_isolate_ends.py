@@ -13,7 +13,11 @@ from tests.integration.isolate.bench import Ears, a_pool, a_version, eventually,
 
 from stellwerk.core.errors import IsolateStartError
 from stellwerk.core.isolate.machine import Status
+from stellwerk.node.clock import SystemClock
+from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
+from stellwerk.node.isolate.settings import PoolSettings, ZygoteSettings
+from stellwerk.node.isolate.zygote import ZygoteLostError
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_the_end_of_the_zygote_ends_all_isolates_and_a_new_one_makes_the_next(tm
             for isolate in isolates:
                 cause, crashed = await ears.loss(isolate)
                 assert cause.startswith("lost")
-                assert crashed
+                assert not crashed, "none of them is to blame"
                 assert is_gone(isolate.pid)
             again = await pool.acquire(a_version("a"))
             assert again.status is Status.READY
@@ -275,5 +279,43 @@ def test_no_descriptor_is_left_in_the_node(tmp_path: Path) -> None:
                         ears.tell(isolate, end)
             await eventually(lambda: len(pool.snapshot()) == 1)
             await eventually(lambda: open_ones() == before)
+
+    run(main)
+
+
+def test_the_node_can_ask_a_busy_isolate_where_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_pool(tmp_path) as (pool, ears):
+            isolate = await pool.acquire(a_version())
+            await ears.ask(isolate, "spin_quietly")
+
+            def found() -> bool:
+                os.kill(isolate.pid, signal.SIGUSR1)  # again: the first may come before it is busy
+                return "in spin\n" in ears.texts("output")
+
+            await eventually(found)
+            pool.kill(isolate, "too long")
+
+    run(main)
+
+
+def test_a_zygote_that_never_comes_up_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        broken = ZygoteSettings(preload=("no_such_module",))
+        ears = Ears()
+        pool = Pool(
+            state=tmp_path,
+            clock=SystemClock(),
+            on_messages=ears.on_messages,
+            on_lost=ears.on_lost,
+            on_log=ears.on_log,
+            settings=PoolSettings(zygote=broken),
+        )
+        await pool.start()
+        try:
+            with pytest.raises(ZygoteLostError, match="does not come up"):
+                await pool.acquire(a_version())
+        finally:
+            await pool.stop()
 
     run(main)

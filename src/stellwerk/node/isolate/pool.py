@@ -66,7 +66,8 @@ class _Crew:
 
 class Pool:
     """All isolates of a node. ``on_messages(isolate, messages)`` gets what is about work. ``on_lost(isolate, cause,
-    crashed)`` comes once for each isolate that was ready, when its process is reaped and all that it said is heard."""
+    crashed)`` comes once for each isolate that was ready, when its process is reaped and all that it said is heard;
+    ``crashed``: something that it did is to blame, so what it was doing is to be repeated with care."""
 
     def __init__(
         self,
@@ -284,7 +285,8 @@ class Pool:
 
     def ended(self, isolate: Isolate, cause: str) -> None:
         if isolate.was_ready:
-            self._on_lost(isolate, cause, isolate.status is Status.CRASHED)
+            # One that went with its zygote is not suspected of anything: they all went.
+            self._on_lost(isolate, cause, isolate.status is Status.CRASHED and not isolate.orphaned)
         self.roomy(isolate)
 
 
