@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -48,48 +49,45 @@ class Histogram:
 
 
 class Counters:
-    """Everything that is counted in the node. One object, made by the composition root and handed to the services.
+    """What is counted at the node's seams. One object, made by the composition root and handed to the services.
 
-    ``requests`` is indexed by the status' hundreds (index 2: 200 to 299); index 0 counts requests whose client left
-    before a status was sent.
+    ``requests`` and ``control_requests`` are indexed by the status' hundreds (index 2: 200 to 299); index 0 counts
+    those whose client left before a status was sent. Services that count for themselves stand in ``Gauges``.
     """
 
     __slots__ = (
         "commit_latency",
-        "connections_open",
-        "connections_refused",
-        "connections_total",
         "control_requests",
         "isolates_crashed",
-        "isolates_evicted",
-        "isolates_started",
         "log_dropped",
         "log_records",
-        "request_latency",
         "requests",
-        "requests_refused",
     )
 
     def __init__(self) -> None:
         self.requests = [0] * 6
-        self.requests_refused = 0  # malformed or over a limit: never reached a Worker
-        self.request_latency = Histogram()
-        self.connections_open = 0
-        self.connections_total = 0
-        self.connections_refused = 0
         self.control_requests = [0] * 6
-        self.isolates_started = 0
         self.isolates_crashed = 0
-        self.isolates_evicted = 0
-        self.commit_latency = Histogram()
+        self.commit_latency = Histogram()  # fed by the writer's thread only: one writer, so no lock
         self.log_records = 0
         self.log_dropped = 0
+
+
+class Ingress(Protocol):
+    """What the public server counts itself."""
+
+    accepted: int
+    refused: int
+
+    @property
+    def connections(self) -> int: ...
 
 
 @dataclass(slots=True)
 class Gauges:
     """What is asked at scrape time. Each returns {label value: number}; the composition root fills in what it has."""
 
+    ingress: Ingress | None = None
     isolates: Callable[[], Mapping[str, int]] = dict  # by state
     queues: Callable[[], Mapping[str, int]] = dict  # depth by name of the queue inside the node
     counted: list[tuple[str, object]] = field(default_factory=list)
@@ -109,51 +107,43 @@ class Scrape:
     version: str
 
 
-_COUNTED = (
-    ("requests_refused", "stellwerk_requests_refused", "Requests refused before they reached a Worker"),
-    ("connections_total", "stellwerk_connections", "Connections accepted by the ingress"),
-    ("connections_refused", "stellwerk_connections_refused", "Connections refused because of a limit"),
-    ("isolates_started", "stellwerk_isolates_started", "Isolates started"),
-    ("isolates_crashed", "stellwerk_isolates_crashed", "Isolates that ended without being asked to"),
-    ("isolates_evicted", "stellwerk_isolates_evicted", "Idle isolates taken down"),
-    ("log_records", "stellwerk_log_records", "Log records written or dropped"),
-    ("log_dropped", "stellwerk_log_dropped", "Log records dropped because the output was too slow"),
-)
-
-
 class _Collector:
     def __init__(self, scrape: Scrape) -> None:
         self._scrape = scrape
 
     def collect(self) -> Iterable[Metric]:
-        counters = self._scrape.counters
-        for attribute, name, text in _COUNTED:
-            yield CounterMetricFamily(name, text, value=getattr(counters, attribute))
+        """A metric that nobody feeds is left out: a zero would be taken for a measurement."""
+        scrape, counters = self._scrape, self._scrape.counters
         yield _by_class("stellwerk_requests", "Requests answered by the ingress", counters.requests)
         yield _by_class("stellwerk_control_requests", "Calls of the control plane", counters.control_requests)
-        yield _histogram("stellwerk_request_seconds", "From head to last byte of the answer", counters.request_latency)
-        yield _histogram("stellwerk_commit_seconds", "From a decision to its commit", counters.commit_latency)
-        yield CounterMetricFamily("stellwerk_commits", "Commits that reached the disk", value=self._scrape.commits)
-        yield from self._gauges()
-
-    def _gauges(self) -> Iterable[Metric]:
-        scrape = self._scrape
-        yield GaugeMetricFamily("stellwerk_ready", "1 when the node serves", value=int(scrape.ready))
+        yield _counter("isolates_crashed", "Isolates that ended without being asked to", counters.isolates_crashed)
+        yield _counter("log_records", "Log records taken", counters.log_records)
+        yield _counter("log_dropped", "Log records lost because somebody was too slow", counters.log_dropped)
+        yield _counter("commits", "Commits that reached the disk", scrape.commits)
+        if counters.commit_latency.count:
+            yield _histogram(
+                "stellwerk_commit_seconds", "A commit, from its begin to the disk", counters.commit_latency
+            )
+        yield _gauge("ready", "1 when the node serves", int(scrape.ready))
         info = GaugeMetricFamily("stellwerk_info", "The node's release", labels=["version"])
         info.add_metric([scrape.version], 1)
         yield info
-        yield GaugeMetricFamily(
-            "stellwerk_connections_open", "Connections the ingress holds", value=scrape.counters.connections_open
-        )
-        yield _labelled("stellwerk_isolates", "Isolates by state", "state", scrape.gauges.isolates())
-        yield _labelled("stellwerk_queue_depth", "What waits inside the node", "queue", scrape.gauges.queues())
         runs = GaugeMetricFamily("stellwerk_runs", "Workflow instances by status", labels=["workflow", "status"])
         for (workflow, status), number in sorted(scrape.runs.items()):
             runs.add_metric([workflow, status], number)
         yield runs
-        for prefix, counted in scrape.gauges.counted:
+        yield from self._of_services(scrape.gauges)
+
+    def _of_services(self, gauges: Gauges) -> Iterable[Metric]:
+        if gauges.ingress is not None:
+            yield _counter("connections", "Connections accepted by the ingress", gauges.ingress.accepted)
+            yield _counter("requests_refused", "Requests that never reached a Worker", gauges.ingress.refused)
+            yield _gauge("connections_open", "Connections that the ingress holds", gauges.ingress.connections)
+        yield _labelled("stellwerk_isolates", "Isolates by state", "state", gauges.isolates())
+        yield _labelled("stellwerk_queue_depth", "What waits inside the node", "queue", gauges.queues())
+        for prefix, counted in gauges.counted:
             for name, value in _integers(counted):
-                yield CounterMetricFamily(f"stellwerk_{prefix}_{name}", f"{prefix}: {name}", value=value)
+                yield _counter(f"{prefix}_{name}", f"{prefix}: {name}", value)
 
 
 def render(scrape: Scrape) -> bytes:
@@ -161,6 +151,14 @@ def render(scrape: Scrape) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Collector(scrape))
     return generate_latest(registry)
+
+
+def _counter(name: str, text: str, value: int) -> Metric:
+    return CounterMetricFamily(f"stellwerk_{name}", text, value=value)
+
+
+def _gauge(name: str, text: str, value: int) -> Metric:
+    return GaugeMetricFamily(f"stellwerk_{name}", text, value=value)
 
 
 def _by_class(name: str, text: str, counts: list[int]) -> Metric:
