@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error, so that a pipe
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -28,6 +29,8 @@ _STYLES = {
     "error": "red",
     "terminated": "magenta",
 }
+_UUID = re.compile(r"\b([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+_TIME = re.compile(r"\b[0-9]{4}-([0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2}:[0-9]{2})\.[0-9]{3}Z")
 _CELL_MAX = 60  # characters of a value in a table; --json shows all of it
 
 
@@ -52,9 +55,11 @@ class Output:
         if not rows:
             self._console.print(Text(empty, style="dim"))
             return
-        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-        for row in rows:
-            table.add_row(*(_styled(cell) for cell in row))
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, no_wrap=not index, overflow="fold")  # what a row is called is never cut
+        for name, *cells in rows:
+            table.add_row(_styled(name, limit=None), *(_styled(_short(cell)) for cell in cells))
         self._console.print(table)
 
     def record(self, pairs: Sequence[tuple[str, Any]]) -> None:
@@ -95,6 +100,14 @@ def _styled(cell: Any, *, limit: int | None = _CELL_MAX) -> Text:
     if limit is not None and len(text) > limit:
         text = text[: limit - 3] + "..."
     return Text(text, style=_STYLES.get(text, ""))
+
+
+def _short(cell: Any) -> Any:
+    """For eyes: the first part of a UUID, a time without year and milliseconds. Programs get all of it."""
+    if not isinstance(cell, str):
+        return cell
+    text = _UUID.sub(r"\1", cell)
+    return _TIME.sub(r"\1 \2", text)
 
 
 def _flat(cell: Any) -> str:
