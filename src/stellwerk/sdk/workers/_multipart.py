@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from workers.blob import Blob, File
 
 _PARTS_MAX = 10_000  # a form with more is an attack on memory, not a form
-_PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)="((?:[^"\\]|\\.)*)"|;\s*([\w!#$%&\'*+.^`|~-]+)=([^;\s]+)')
+_PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)="([^"]*)"|;\s*([\w!#$%&\'*+.^`|~-]+)=([^;\s]+)')
 _ESCAPES = {"%0A": "\n", "%0D": "\r", "%22": '"'}
 _ESCAPED = re.compile("%0A|%0D|%22", re.IGNORECASE)
 
@@ -46,12 +46,13 @@ def _unquoted(text: str) -> str:
 
 
 def parameters(header: str) -> tuple[str, dict[str, str]]:
-    """A header like ``form-data; name="a"`` as its word and its parameters."""
+    """A header like ``form-data; name="a"`` as its word and its parameters. A backslash is a character like any other,
+    as the web platform has it; what could not stand between the quotes is percent-encoded."""
     word = header.partition(";")[0].strip().lower()
     found: dict[str, str] = {}
     for quoted_name, quoted, bare_name, bare in _PARAMETER.findall(header):
         if quoted_name:
-            found.setdefault(quoted_name.lower(), re.sub(r"\\(.)", r"\1", quoted))
+            found.setdefault(quoted_name.lower(), quoted)
         else:
             found.setdefault(bare_name.lower(), bare)
     return word, found

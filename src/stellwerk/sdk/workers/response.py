@@ -265,6 +265,13 @@ def _response_of(returned: Any) -> Any:
     raise TypeError(f"The fetch handler must return a Response, but it returned {shown}.")
 
 
+class _JsJson:
+    """As ``_Json``, with JavaScript's own text of JSON (no spaces)."""
+
+    def __get__(self, response: JsResponse | None, owner: type) -> Callable[..., Any]:
+        return _js_json if response is None else response._read_json
+
+
 class JsResponse(JsProxy):
     """JavaScript's view of a ``Response``: ``js.Response.new(body, init)``."""
 
@@ -350,24 +357,16 @@ class JsResponse(JsProxy):
     async def _read_json(self) -> Any:
         return await self._response.json()
 
+    json = _JsJson()
+
     def __rpc_value__(self) -> tuple[str, Any]:
         return self._response.__rpc_value__()  # type: ignore[no-any-return]
-
-
-class _JsJson:
-    """As ``_Json``, with JavaScript's own text of JSON (no spaces)."""
-
-    def __get__(self, response: JsResponse | None, owner: type) -> Callable[..., Any]:
-        return _js_json if response is None else response._read_json
 
 
 def _js_json(data: Any, *init: Any, **options: Any) -> JsResponse:
     made = JsResponse(json.dumps(data, separators=(",", ":"), ensure_ascii=False), *init, **options)
     made._response._content_type = JSON_TYPE
     return made
-
-
-JsResponse.json = _JsJson()  # type: ignore[attr-defined]
 
 
 def _revived(content: Any) -> Response:

@@ -139,6 +139,9 @@ class _FetcherWrapper(_BindingWrapper):
         # A partial, not a method: its complaint about a second positional argument must read as fetch's own.
         self.fetch = functools.partial(fetch, fetcher=self._binding)
 
+    def _send(self, request: RawRequest) -> Awaitable[RawResponse]:
+        return self._binding._send(request)
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("_"):
             raise AttributeError(name)
