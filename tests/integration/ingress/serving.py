@@ -95,7 +95,7 @@ class Client:
         """Waits until the server has closed, and returns what it said before; a reset counts as closed."""
         try:
             return await self.reader.read()
-        except ConnectionError:
+        except OSError:
             return b""
 
     def abort(self) -> None:
@@ -130,7 +130,7 @@ async def serving(handle: Callable[[Exchange], None], **limits: int) -> AsyncIte
         await server.stop()
         for client in served.clients:
             client.writer.close()
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 await client.writer.wait_closed()
 
 

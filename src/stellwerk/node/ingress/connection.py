@@ -11,7 +11,8 @@ closed browser; asyncio then closes the transport by itself.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from stellwerk.core.limits import BODY_PROGRESS_BYTES
 from stellwerk.node.ingress import pages
@@ -20,10 +21,23 @@ from stellwerk.node.ingress.deadlines import Awaited, Deadline
 from stellwerk.node.ingress.exchange import Exchange
 from stellwerk.node.ingress.outlet import Outlet
 from stellwerk.node.ingress.reader import RequestReader
-from stellwerk.node.ingress.strict import Refusal
+from stellwerk.node.ingress.strict import IngressLimits, Refusal
 
-if TYPE_CHECKING:
-    from stellwerk.node.ingress.server import IngressServer
+
+class Host(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    handle: Callable[[Exchange], None]
+    end_of_turn: Callable[[Callable[[], None]], None]
+    limits: IngressLimits
+    scheme: str
+    stamp: bytes
+    requests: int
+    refused: int
+
+    def admit(self, connection: Connection) -> bool: ...
+
+    def forget(self, connection: Connection) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -31,8 +45,9 @@ class Connection(asyncio.Protocol):
 
     outlet: Outlet
 
-    def __init__(self, server: IngressServer) -> None:
-        self.server, self.limits, self.scheme = server, server.limits, server.scheme
+    def __init__(self, server: Host) -> None:
+        self.server = server
+        self.limits, self.scheme = server.limits, server.scheme
         self.client = ""
         self.draining = False  # answers from now on carry ``connection: close``
         self._reader = RequestReader(self, server.limits)
@@ -87,25 +102,21 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         self._feeding = True
         try:
-            if len(data) <= reader.piece_bytes():  # nearly always
-                reader.feed(data)
+            while len(data) > (size := reader.piece_bytes()):  # hardly ever
+                data = memoryview(data)
+                reader.feed(data[:size])
+                data = data[size:]
                 self._pump()
-            else:
-                self._feed_pieces(memoryview(data))
+                if self.outlet.lingering:
+                    return
+                if reader.must_wait():
+                    self._unfed = data
+                    return
+            reader.feed(data)
+            self._pump()
         finally:
             self._feeding = False
-        self._regulate()
-
-    def _feed_pieces(self, view: memoryview) -> None:
-        reader = self._reader
-        while view and not self.outlet.lingering:
-            if reader.must_wait():
-                self._unfed = view
-                return
-            size = reader.piece_bytes()
-            reader.feed(view[:size])
-            view = view[size:]
-            self._pump()
+            self._regulate()
 
     def _pump(self) -> None:
         """Begins the exchanges whose turn it is, and hands over what came of the current one's body."""
@@ -243,7 +254,7 @@ class Connection(asyncio.Protocol):
                 refusal = Refusal(408, "request.timeout", "The request body stopped arriving.")
                 self._reader.refusal = refusal
                 self._settle(refusal)
-            case Awaited.NEXT:
+            case Awaited.NEXT | Awaited.END:  # not reset: the kernel may still have some of the answer to deliver
                 self._end(linger=False)
             case _:
                 self.outlet.abort()

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Protocol
 
 from stellwerk.node.ingress import pages
 from stellwerk.node.ingress.answer import CONTINUE, LAST_CHUNK, BadAnswer, chunk_parts, render_head
-from stellwerk.node.ingress.strict import Framing, HeaderList
-
-if TYPE_CHECKING:
-    from stellwerk.node.ingress.connection import Connection
+from stellwerk.node.ingress.outlet import Outlet
+from stellwerk.node.ingress.strict import Framing, HeaderList, IngressLimits
 
 log = logging.getLogger("stellwerk.ingress")
 
@@ -24,13 +23,39 @@ _BODYLESS = frozenset((204, 205, 304))
 _JOIN_BYTES_MAX = 16_384  # up to here copying into one buffer is cheaper than handing over several
 
 
+class Server(Protocol):
+    """What an exchange needs of the server: the date, and the end of the loop's turn."""
+
+    stamp: bytes
+    end_of_turn: Callable[[Callable[[], None]], None]
+
+
+class Carrier(Protocol):
+    """What an exchange needs of the connection that it came on."""
+
+    limits: IngressLimits
+    scheme: str
+    client: str
+    draining: bool
+    outlet: Outlet
+
+    @property
+    def server(self) -> Server: ...
+
+    def consumption(self, exchange: Exchange) -> None: ...
+
+    def over(self, exchange: Exchange) -> None: ...
+
+    def broken(self, exchange: Exchange) -> None: ...
+
+
 class Exchange:
     """A request (read-only) and the methods that answer it.
 
     Exactly one of ``respond``, ``start`` (then ``write``... ``finish`` or ``break_off``) and ``refuse`` answers. When
     ``streaming``, the handler sets ``on_chunk`` and ``on_end`` and reports with ``consumed`` what it has taken; at
-    most ``STREAM_CREDIT_BYTES`` are read ahead of it. A client that sent ``Expect: 100-continue`` gets its 100 as
-    soon as ``on_chunk`` is set and the handler returned or called ``consumed``.
+    most ``STREAM_CREDIT_BYTES`` are read ahead of it. It may set them later than in ``handle``: what came in is kept,
+    and a client that sent ``Expect: 100-continue`` gets its 100 when ``on_chunk`` is set.
     """
 
     __slots__ = (
@@ -42,6 +67,7 @@ class Exchange:
         "_held",
         "_left",
         "_mute",
+        "_on_chunk",
         "_over",
         "_unconsumed",
         "answered",
@@ -51,7 +77,6 @@ class Exchange:
         "headers",
         "host",
         "method",
-        "on_chunk",
         "on_end",
         "on_gone",
         "on_writable",
@@ -67,7 +92,7 @@ class Exchange:
     _left: int | None
 
     def __init__(
-        self, connection: Connection, method: str, target: str, host: str, headers: HeaderList, framing: Framing
+        self, connection: Carrier, method: str, target: str, host: str, headers: HeaderList, framing: Framing
     ) -> None:
         self._connection = connection
         self.method, self.target, self.host, self.headers = method, target, host, headers
@@ -76,7 +101,7 @@ class Exchange:
         self.body: bytes | None = None
         self.streaming = False
         self.answered = False
-        self.on_chunk: Callable[[bytes], None] | None = None
+        self._on_chunk: Callable[[bytes], None] | None = None
         self.on_end: Callable[[str], None] | None = None
         self.on_gone: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
@@ -84,6 +109,19 @@ class Exchange:
         self._close = framing.close
         self._over = False
         self._ended: str | None = ""  # None while a body is still coming in
+
+    @property
+    def on_chunk(self) -> Callable[[bytes], None] | None:
+        """Takes the pieces of a streamed body. What came in before it is set is kept for it."""
+        return self._on_chunk
+
+    @on_chunk.setter
+    def on_chunk(self, callback: Callable[[bytes], None] | None) -> None:
+        self._on_chunk = callback
+        if self.streaming and not self._over:
+            # A handler that was not ready at once gets what has come, and its client the 100 it waits for; not here,
+            # but when it has had its turn to set `on_end` as well.
+            self._connection.server.end_of_turn(partial(self._connection.consumption, self))
 
     # -- the request's body -------------------------------------------------------------------------------------------
 
@@ -95,10 +133,10 @@ class Exchange:
 
     def _deliver(self) -> None:
         """Hands over what has come in, in one piece, and then the end."""
-        if self.on_chunk is not None and self._held:
+        if self._on_chunk is not None and self._held:
             chunk = self._held[0] if len(self._held) == 1 else b"".join(self._held)
             self._held.clear()
-            self._call(self.on_chunk, chunk)
+            self._call(self._on_chunk, chunk)
         if self._ended == "" and not self._held and not self._over:
             self._tell_end("")
 
@@ -109,7 +147,7 @@ class Exchange:
 
     def _say_continue(self) -> None:
         """Asks for the body, once, when the client waits for that and the handler is ready for it."""
-        if self._framing.expects and self.on_chunk is not None and not self.answered:
+        if self._framing.expects and self._on_chunk is not None and not self.answered:
             self._framing = Framing(close=self._framing.close, old=self._framing.old)
             if self._ended is None and not self._held:
                 self._connection.outlet.send(CONTINUE)
@@ -210,7 +248,9 @@ class Exchange:
         self._connection.outlet.send(chunk if len(chunk) <= left else chunk[:left])
         self._left = max(0, left - len(chunk))
         if len(chunk) > left:
-            log.warning("%s %s: the answer is longer than its content-length; the rest is dropped", *self._name())
+            log.warning(
+                "%s %s: the answer is longer than its content-length; the rest is dropped", self.method, self.target
+            )
             self._close = True
             self.finish()
             self._tell_gone()
@@ -222,7 +262,9 @@ class Exchange:
         if not self.answered:
             raise RuntimeError("finish() before start()")
         if self._left:
-            log.warning("%s %s: the answer is %d bytes short of its content-length", *self._name(), self._left)
+            log.warning(
+                "%s %s: the answer is %d bytes short of its content-length", self.method, self.target, self._left
+            )
             self.break_off()
             return
         if self._chunked:
@@ -265,11 +307,8 @@ class Exchange:
         self.respond(status, [(b"content-type", kind), (b"cache-control", b"no-store")], page)
 
     def _answer_badly(self, error: BadAnswer) -> None:
-        log.error("%s %s: the answer cannot be sent: %s", *self._name(), error)
+        log.error("%s %s: the answer cannot be sent: %s", self.method, self.target, error)
         self.refuse(500, "worker.bad_answer", f"The answer cannot be sent: {error}.", cloudflare_code=1101)
-
-    def _name(self) -> tuple[str, str]:
-        return self.method, self.target
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -278,7 +317,7 @@ class Exchange:
         try:
             callback(*arguments)
         except Exception:
-            log.exception("%s %s: the handler failed", *self._name())
+            log.exception("%s %s: the handler failed", self.method, self.target)
             self.refuse(500, "platform.internal", "Something went wrong inside the platform.")
 
     def _break_body(self, reason: str) -> None:

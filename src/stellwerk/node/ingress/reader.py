@@ -8,16 +8,12 @@ another protocol, so an upgrade that nobody takes goes on with a new parser.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from stellwerk.node.ingress import strict
-from stellwerk.node.ingress.exchange import Exchange
+from stellwerk.node.ingress.exchange import Carrier, Exchange
 from stellwerk.node.ingress.strict import HeaderList, Refusal
-
-if TYPE_CHECKING:
-    from stellwerk.node.ingress.connection import Connection
 
 HEAD_PIECE_BYTES = 4_096  # so a head over its limit is noticed, and few requests are parsed past PIPELINE_MAX
 CHUNKED_PIECE_BYTES = 16_384  # behind a chunked body the next heads may follow in the same piece
@@ -59,7 +55,7 @@ class RequestReader:
         "requests",
     )
 
-    def __init__(self, connection: Connection, limits: strict.IngressLimits) -> None:
+    def __init__(self, connection: Carrier, limits: strict.IngressLimits) -> None:
         self._connection, self._limits = connection, limits
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self.ready: deque[Exchange] = deque()
