@@ -171,7 +171,11 @@ def _step_started(state: RunState, report: i.StepStarted, now_ms: int, out: Deci
 def _step_requested(state: RunState, request: i.StepRequested, now_ms: int, out: Decision) -> None:
     key = request.key
     step = state.open.get(key)
-    if key in state.finished or (step is not None and (step.running or step.retry_at is not None)):
+    if key in state.finished or (step is not None and step.retry_at is not None):
+        return
+    if step is not None and step.running:
+        # Its start was recorded while the run had no isolate (a retry fell due); who asks has not begun it.
+        out.grants.append(Grant(key, step.failures + 1))
         return
     if not _may_begin(state, key, now_ms, out):
         return

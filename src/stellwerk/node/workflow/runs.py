@@ -150,6 +150,7 @@ class Runs:
             except IllegalTransitionError:
                 self.counters.reports_refused += 1
         if not out.entries:
+            self._send_grants(live, out)  # of attempts whose start is on disk already
             return None
         live.commits += 1
         return base.Decision(
@@ -236,8 +237,7 @@ class Runs:
                 if out.completions:
                     at = out.entries[0].at
                     isolate.channel.send(messages.Deliver(live.number, out.completions, at))
-                for grant in out.grants:
-                    isolate.channel.send(messages.AttemptGranted(live.number, grant.key, grant.attempt))
+                self._send_grants(live, out)
         elif out.take_up and live.place is Place.IDLE:
             self.dispatcher.enqueue(live)
         state = live.state
@@ -245,6 +245,11 @@ class Runs:
             self._set_timer(live)
         if not keep and live.place is Place.IDLE:
             self._rest(live)
+
+    def _send_grants(self, live: LiveRun, out: Decision) -> None:
+        if live.isolate is not None and live.journal is None:
+            for grant in out.grants:
+                live.isolate.channel.send(messages.AttemptGranted(live.number, grant.key, grant.attempt))
 
     def _count(self, out: Decision) -> None:
         counters = self.counters
