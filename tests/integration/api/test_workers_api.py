@@ -275,3 +275,19 @@ def test_versions_are_paged(tmp_path: Path) -> None:
             assert page["items"] == []
 
     asyncio.run(scenario())
+
+
+def test_the_calls_that_end_wranglers_deploy_are_answered_with_what_is_true(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlDouble(tmp_path) as node:
+            await node.deploy()
+            assert (await node.result("GET", "/workers/subdomain"))["subdomain"]
+            assert (await node.result("POST", f"{SCRIPT}/subdomain", json={"enabled": False}))["enabled"] is True
+            settings = await node.result("PATCH", f"{SCRIPT}/script-settings", json={"logpush": True})
+            assert settings["logpush"] is False
+            for path in ("routes", "schedules", "domains/records"):
+                status, error = await node.error("PUT", f"{SCRIPT}/{path}", json=[])
+                assert (status, error["stellwerk"]["code"]) == (400, "request.not_built")
+            assert (await node.error("GET", "/workers/scripts/nobody/subdomain"))[1]["code"] == 10007
+
+    asyncio.run(scenario())

@@ -19,6 +19,7 @@ from stellwerk.node.api.identity import IdentityApi
 from stellwerk.node.api.instances import InstancesApi
 from stellwerk.node.api.node_status import NodeStatusApi
 from stellwerk.node.api.ports import Ports
+from stellwerk.node.api.triggers import TriggersApi
 from stellwerk.node.api.workers import WorkersApi
 from stellwerk.node.api.workflows import WorkflowsApi
 from stellwerk.node.telemetry.log import LogSink
@@ -29,7 +30,7 @@ PREFIX = "/client/v4"
 def build_app(ports: Ports) -> ASGIApp:
     """The whole control plane over ``ports``."""
     status = NodeStatusApi(ports)
-    rooms = (IdentityApi(), WorkersApi(ports), WorkflowsApi(ports), InstancesApi(ports))
+    rooms = (IdentityApi(), WorkersApi(ports), TriggersApi(ports), WorkflowsApi(ports), InstancesApi(ports))
     v4 = [route for room in rooms for route in room.routes()]
     return Starlette(
         routes=[
