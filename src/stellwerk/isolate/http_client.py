@@ -29,7 +29,7 @@ from stellwerk.core.limits import (
     FETCH_REDIRECTS_MAX,
     FETCH_STALL_TIMEOUT_MS,
 )
-from stellwerk.isolate.http_connection import Connection, FetchError, RawHeaders
+from stellwerk.isolate.http_connection import Answer, Connection, FetchError, RawHeaders
 
 # Makes a connection to host and port (with TLS if the last is true) that is driven by what the factory returns.
 Connect = Callable[[Callable[[], Connection], str, int, bool], Awaitable[Connection]]
@@ -164,11 +164,11 @@ class HttpClient:
         while True:
             connection, fresh = await self._acquire(origin)
             try:
-                await connection.exchange(head, body, method=method, size=size)
+                answer = await connection.exchange(head, body, method=method, size=size)
             except OSError:
                 # A connection that rested may have been closed by the server while the request was on its way. Nothing
                 # came back, so it may be sent again if doing it twice is harmless.
-                again = replayable and not fresh and connection.untouched
+                again = replayable and not fresh and (connection.answer is None or connection.answer.untouched)
                 self._release(origin, connection)
                 if not again:
                     raise
@@ -177,22 +177,21 @@ class HttpClient:
                 connection.close()
                 self._release(origin, connection)
                 raise
-            return self._response(origin, connection)
+            return self._response(origin, connection, answer)
 
-    def _response(self, origin: Origin, connection: Connection) -> RawResponse:
-        headers = connection.headers
-        status, reason = connection.status, connection.reason
-        if not connection.has_body:
+    def _response(self, origin: Origin, connection: Connection, answer: Answer) -> RawResponse:
+        headers, status, reason = answer.headers, answer.status, answer.reason
+        if not answer.has_body:
             self._release(origin, connection)
             return RawResponse(status, headers, None, reason)
         decoder = _decoder(_header(headers, b"content-encoding").lower())
         if decoder is not None:
             headers = [pair for pair in headers if pair[0] not in (b"content-encoding", b"content-length")]
-        whole = connection.whole_body if decoder is None else None
+        whole = connection.whole_body(answer) if decoder is None else None
         if whole is not None:
             self._release(origin, connection)
             return RawResponse(status, headers, whole, reason)
-        body = _Body(connection, lambda: self._release(origin, connection))
+        body = _Body(connection, answer, lambda: self._release(origin, connection))
         return RawResponse(status, headers, body if decoder is None else decoder(body, str(origin)), reason)
 
     # -- the pool -----------------------------------------------------------------------------------------------------
@@ -275,9 +274,9 @@ class HttpClient:
 class _Body:
     """The body of an answer, as it comes. Whoever stops reading early closes it; whoever drops it does so too."""
 
-    def __init__(self, connection: Connection, release: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, answer: Answer, release: Callable[[], None]) -> None:
         self._connection: Connection | None = connection
-        self._release = release
+        self._answer, self._release = answer, release
 
     def __aiter__(self) -> _Body:
         return self
@@ -287,7 +286,7 @@ class _Body:
         if connection is None:
             raise StopAsyncIteration
         try:
-            chunk = await connection.next_chunk()
+            chunk = await connection.next_chunk(self._answer)
         except BaseException:
             await self.aclose()
             raise

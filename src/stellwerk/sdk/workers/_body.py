@@ -14,6 +14,7 @@ from typing import Any
 from workers import _multipart
 from workers._buffers import ArrayBuffer, BufferSource, BytesLike
 from workers._headers import RawHeaders, first, http_message
+from workers._js import JsProxy
 from workers._streams import ReadableStream
 from workers._url import URLSearchParams
 from workers.blob import Blob, JsBlob
@@ -176,3 +177,36 @@ def _once(source: Any) -> AsyncIterator[Any]:
 async def _single(data: bytes) -> AsyncIterator[bytes]:
     if data:
         yield data
+
+
+class JsBody(JsProxy):
+    """What JavaScript's views of Request and Response share."""
+
+    def _owner(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def body(self) -> Any:
+        return self._owner().body
+
+    @property
+    def bodyUsed(self) -> bool:
+        return bool(self._owner().body_used)
+
+    async def text(self) -> str:
+        return str(await self._owner().text())
+
+    async def bytes(self) -> bytes:
+        return await self._owner().bytes()  # type: ignore[no-any-return]
+
+    async def arrayBuffer(self) -> Any:
+        return await self._owner().buffer()
+
+    async def blob(self) -> Any:
+        return (await self._owner().blob()).js_object
+
+    async def formData(self) -> Any:
+        return (await self._owner().form_data()).js_object
+
+    def __rpc_value__(self) -> tuple[str, Any]:
+        return self._owner().__rpc_value__()  # type: ignore[no-any-return]

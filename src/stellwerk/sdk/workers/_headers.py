@@ -150,15 +150,10 @@ class Headers(JsProxy):
     def getSetCookie(self) -> list[str]:
         return [decode_value(value) for name, value in self._list if name.lower() == b"set-cookie"]
 
-    def getAll(self, name: Any) -> list[str]:
-        key = encode_name(name)
-        return [decode_value(value) for each, value in self._list if each.lower() == key]
-
     def entries(self) -> list[tuple[str, str]]:
         return joined(self._list)
 
-    def items(self) -> list[tuple[str, str]]:
-        return joined(self._list)
+    items = entries
 
     def keys(self) -> list[str]:
         return [name for name, _ in joined(self._list)]
@@ -185,11 +180,8 @@ class Headers(JsProxy):
             raise KeyError(name)
         return str(value)
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.set(name, value)
-
-    def __delitem__(self, name: str) -> None:
-        self.delete(name)
+    __setitem__ = set
+    __delitem__ = delete
 
     def __len__(self) -> int:
         return len(joined(self._list))

@@ -7,7 +7,7 @@ from http import HTTPMethod
 from http.client import HTTPMessage
 from typing import Any
 
-from workers._body import Body, extracted
+from workers._body import Body, JsBody, extracted
 from workers._headers import Headers, RawHeaders, http_message, raw_headers
 from workers._js import JsException, JsProxy, js_object, js_text, options_of, revivers
 from workers._url import normalised
@@ -172,7 +172,7 @@ def _request_body(body: Any) -> tuple[Any, bytes | None]:
     return found
 
 
-class JsRequest(JsProxy):
+class JsRequest(JsBody):
     """JavaScript's view of a ``Request``."""
 
     def __init__(self, input: Any, *init: Any, **options: Any) -> None:
@@ -197,14 +197,6 @@ class JsRequest(JsProxy):
         return Headers._over(self._request._header_list())
 
     @property
-    def body(self) -> Any:
-        return self._request.body
-
-    @property
-    def bodyUsed(self) -> bool:
-        return self._request.body_used
-
-    @property
     def cf(self) -> Any:
         return self._request.cf
 
@@ -219,26 +211,11 @@ class JsRequest(JsProxy):
     def clone(self) -> JsRequest:
         return JsRequest(self._request.clone())
 
-    async def text(self) -> str:
-        return await self._request.text()
-
     async def json(self) -> Any:
         return await self._request.json()
 
-    async def bytes(self) -> bytes:
-        return await self._request.bytes()
-
-    async def arrayBuffer(self) -> Any:
-        return await self._request.buffer()
-
-    async def blob(self) -> Any:
-        return (await self._request.blob()).js_object
-
-    async def formData(self) -> Any:
-        return (await self._request.form_data()).js_object
-
-    def __rpc_value__(self) -> tuple[str, Any]:
-        return self._request.__rpc_value__()
+    def _owner(self) -> Any:
+        return self._request
 
 
 def _revived(content: Any) -> Request:

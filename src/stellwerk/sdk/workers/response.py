@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
-from workers._body import BODY_USED, TEXT_TYPE, Body, extracted
-from workers._buffers import ArrayBuffer
+from workers._body import BODY_USED, TEXT_TYPE, Body, JsBody, extracted
 from workers._headers import Headers, RawHeaders, first, raw_headers
 from workers._host import RawResponse
 from workers._js import JsException, JsProxy, options_of, revivers
@@ -272,7 +271,7 @@ class _JsJson:
         return _js_json if response is None else response._read_json
 
 
-class JsResponse(JsProxy):
+class JsResponse(JsBody):
     """JavaScript's view of a ``Response``: ``js.Response.new(body, init)``."""
 
     def __init__(self, body: Any = None, *init: Any, **options: Any) -> None:
@@ -328,39 +327,16 @@ class JsResponse(JsProxy):
     def webSocket(self) -> Any:
         return self._response._web_socket
 
-    @property
-    def body(self) -> Any:
-        return self._response.body
-
-    @property
-    def bodyUsed(self) -> bool:
-        return bool(self._response.body_used)
-
     def clone(self) -> JsResponse:
         return JsResponse._over(self._response.clone())
-
-    async def text(self) -> str:
-        return str(await self._response.text())
-
-    async def bytes(self) -> bytes:
-        return bytes(await self._response.bytes())
-
-    async def arrayBuffer(self) -> ArrayBuffer:
-        return ArrayBuffer(await self._response.bytes())
-
-    async def blob(self) -> Any:
-        return (await self._response.blob()).js_object
-
-    async def formData(self) -> Any:
-        return (await self._response.form_data()).js_object
 
     async def _read_json(self) -> Any:
         return await self._response.json()
 
     json = _JsJson()
 
-    def __rpc_value__(self) -> tuple[str, Any]:
-        return self._response.__rpc_value__()  # type: ignore[no-any-return]
+    def _owner(self) -> Any:
+        return self._response
 
 
 def _js_json(data: Any, *init: Any, **options: Any) -> JsResponse:
