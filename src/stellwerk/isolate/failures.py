@@ -67,7 +67,9 @@ def user_traceback(error: BaseException) -> str:
     """The traceback without the frames of the platform at its top, at most ``STACK_CHARS_MAX`` characters."""
     frames = traceback.TracebackException.from_exception(error)
     platform = f"{__file__.rsplit('/', 2)[0]}/"
-    first = next((n for n, frame in enumerate(frames.stack) if not frame.filename.startswith(platform)), 0)
+    first = next((n for n, frame in enumerate(frames.stack) if not frame.filename.startswith(platform)), None)
+    if first is None:  # the platform's own refusal, or a syntax error, which has no frame of the user's
+        first = len(frames.stack)
     frames.stack = traceback.StackSummary.from_list(list(frames.stack)[first:])
     text = "".join(frames.format())
     return text if len(text) <= STACK_CHARS_MAX else text[:200] + "\n...\n" + text[-(STACK_CHARS_MAX - 205) :]

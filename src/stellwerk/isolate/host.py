@@ -125,8 +125,9 @@ class IsolateHost:
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def _invocation(self) -> Invocation:
-        found = current.get(None)
-        return found if isinstance(found, Invocation) else NOBODY
+        found: Any = current.get(NOBODY)  # an Invocation, or a StepCall, which has the same names
+        invocation: Invocation = found
+        return invocation
 
     async def _on_real_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Workflow code runs on a loop of its own; what it calls outside of a step is carried over to ours."""

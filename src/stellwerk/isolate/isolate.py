@@ -32,7 +32,6 @@ from stellwerk.isolate.invocation import Invocation
 from stellwerk.isolate.loader import LoadedWorker, load
 from stellwerk.isolate.logs import LogCapture, current
 from stellwerk.isolate.workflow.attempts import Attempts
-from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.isolate.workflow.run import Run
 from stellwerk.isolate.workflow.step import WorkflowStep
 from stellwerk.wire import isolate as messages
@@ -58,7 +57,7 @@ class Isolate:
         self._loop = asyncio.get_running_loop()
         self.channel = Channel(self._on_messages, self._on_lost)
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self._logs = LogCapture(self.channel.send)
+        self._logs = LogCapture(self.channel.send, writable=self.channel.writable.is_set)
         self._host = IsolateHost(self.channel, self._logs.emit)
         self._calls: dict[int, IncomingCall] = {}
         self._runs: dict[int, Run] = {}
@@ -295,7 +294,6 @@ class Isolate:
             message,
             attempts=self._attempts,
             send=self.channel.send,
-            enter=self._enter_step,
             on_end=self._run_ended,
             report_unhandled=self._unhandled,
             steps_max=self._boot.steps_max,
@@ -304,7 +302,7 @@ class Isolate:
         run.start(lambda: self._program(run, cls, message))
 
     async def _program(self, run: Run, cls: Any, message: messages.RunStart) -> Any:
-        current.set(self._run_invocation(run, ""))
+        current.set(self._run_invocation(run))
         step = WorkflowStep(run, implicit_dependencies="python_workflows_implicit_dependencies" in self._flags)
         instance = cls(ExecutionContext(None), self._env)
         event = JsDict(
@@ -316,19 +314,11 @@ class Isolate:
         result = relaxed_call(instance.run, event, step)
         return await result if inspect.isawaitable(result) else result
 
-    def _run_invocation(self, run: Run, step: str) -> Invocation:
+    def _run_invocation(self, run: Run) -> Invocation:
         start = run.start_message
         return Invocation(
-            start.instance_id,
-            traceparent=start.traceparent,
-            scope=run.number,
-            instance=start.instance_id,
-            step=step,
-            live=run,
+            start.instance_id, traceparent=start.traceparent, scope=run.number, instance=start.instance_id, live=run
         )
-
-    def _enter_step(self, run: Run, call: StepCall | None) -> None:
-        current.set(self._run_invocation(run, "" if call is None else f"{call.name}-{call.count}"))
 
     def _on_deliver(self, message: messages.Deliver) -> None:
         run = self._runs.get(message.run)

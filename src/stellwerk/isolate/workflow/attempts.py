@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from workers._js import JsDict
@@ -21,6 +22,7 @@ from stellwerk.core.workflow import inputs
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, may_retry
 from stellwerk.isolate.failures import is_non_retryable, to_error_value
+from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.calls import StepCall, StepCallState
 from stellwerk.wire import values
 
@@ -39,48 +41,53 @@ class Attempts:
     """All attempts that execute in this isolate."""
 
     def __init__(self) -> None:
-        self._executing: dict[StepCall, Run] = {}
+        self._loop = asyncio.get_running_loop()
+        self._executing: dict[StepCall, None] = {}
         self._announced: set[StepCall] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
-    def begin(self, run: Run, call: StepCall, attempt: int) -> None:
+    def begin(self, call: StepCall, attempt: int) -> None:
         """Starts the attempt as a task of its own."""
         call.attempt = attempt
         call.started_at = now_ms()
-        self._executing[call] = run
-        call.task = run.real_loop.create_task(self._execute(run, call, attempt))
+        self._executing[call] = None
+        call.task = self._loop.create_task(self._execute(call, attempt))
         if self._sweep is None:
-            self._sweep = run.real_loop.call_later(SWEEP_S, self._look_around)
+            self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
 
-    async def _execute(self, run: Run, call: StepCall, attempt: int) -> None:
-        run.enter_step(call)
-        error: BaseException | None = None
-        value = b""
+    async def _execute(self, call: StepCall, attempt: int) -> None:
+        current.set(call)  # type: ignore[arg-type]
         try:
-            args = dict(call.args, ctx=step_context(call, attempt)) if call.wants_context else call.args
-            result = call.fn(**args)
-            if inspect.isawaitable(result):
+            if call.wants_context:
+                result = call.fn(**dict(call.args, ctx=step_context(call, attempt)))
+            else:
+                result = call.fn(**call.args)
+            if type(result) is CoroutineType or inspect.isawaitable(result):
                 result = await result
             value = _encode_result(call, result)
         except BaseException as raised:
-            error = raised
-        if self._executing.get(call) is not run or call.attempt != attempt:
-            return  # timed out, or the run has left this isolate: nobody wants this result any more
-        self._ended(call)
-        if run.stopped:
+            if self._is_over(call, attempt):
+                await self._failed(call, raised)
             return
-        if error is None:
+        if self._is_over(call, attempt):
             call.value = value
-            run.send(
+            call.run.send(
                 inputs.StepDone(
-                    run.number, call.key, call.name, call.count, attempt, call.started_at, value,
+                    call.run.number, call.key, call.name, call.count, attempt, call.started_at, value,
                     None if call.config is DEFAULT_CONFIG else call.config, call.nested,
                 )
             )  # fmt: skip
-        else:
-            await self._failed(run, call, error)
 
-    async def _failed(self, run: Run, call: StepCall, error: BaseException) -> None:
+    def _is_over(self, call: StepCall, attempt: int) -> bool:
+        """Books the end of an attempt. False: it has timed out, or the run has left: nobody wants its result."""
+        if call.attempt != attempt or call not in self._executing:
+            return False
+        del self._executing[call]
+        if self._announced:
+            self._announced.discard(call)
+        return not call.run.stopped
+
+    async def _failed(self, call: StepCall, error: BaseException) -> None:
         retryable = not is_non_retryable(error)
         fatal = isinstance(error, NotSerialisableResult)
         value = error.as_value() if isinstance(error, NotSerialisableResult) else to_error_value(error)
@@ -89,11 +96,12 @@ class Attempts:
             delay_ms, failure = await ask_delay(call, error)
             if failure is not None:
                 value, retryable = failure, False
-        self._report_failure(run, call, value, retryable=retryable and not fatal, delay_ms=delay_ms, fatal=fatal)
+        self._report_failure(call, value, retryable=retryable and not fatal, delay_ms=delay_ms, fatal=fatal)
 
     def _report_failure(
-        self, run: Run, call: StepCall, error: ErrorValue, *, retryable: bool, delay_ms: int | None, fatal: bool
+        self, call: StepCall, error: ErrorValue, *, retryable: bool, delay_ms: int | None, fatal: bool
     ) -> None:
+        run = call.run
         if run.stopped:
             return
         if retryable and may_retry(call.config, call.attempt):
@@ -107,22 +115,25 @@ class Attempts:
         )  # fmt: skip
         run.look_settled()
 
-    def _ended(self, call: StepCall) -> None:
-        self._executing.pop(call, None)
-        self._announced.discard(call)
-
     def forget(self, run: Run) -> None:
         """The run leaves this isolate: its attempts are cancelled and report nothing."""
-        for call in [call for call, owner in self._executing.items() if owner is run]:
-            self._ended(call)
+        if not self._executing:
+            return
+        for call in [call for call in self._executing if call.run is run]:
+            del self._executing[call]
+            self._announced.discard(call)
             if call.task is not None:
                 call.task.cancel()
 
     def _look_around(self) -> None:
         self._sweep = None
         now = now_ms()
-        for call, run in list(self._executing.items()):
-            if call not in self._announced and now - call.started_at >= ANNOUNCE_AFTER_MS:
+        for call in list(self._executing):
+            lasted_ms = now - call.started_at
+            if lasted_ms < ANNOUNCE_AFTER_MS:
+                continue
+            run = call.run
+            if call not in self._announced:
                 self._announced.add(call)
                 run.send(
                     inputs.StepStarted(
@@ -131,12 +142,11 @@ class Attempts:
                     )
                 )  # fmt: skip
             timeout_ms = call.config.timeout_ms
-            if now - call.started_at >= timeout_ms:
-                self._ended(call)
+            if lasted_ms >= timeout_ms and self._is_over(call, call.attempt):
                 error = ErrorValue("WorkflowTimeoutError", f"Execution timed out after {timeout_ms}ms")
-                self._report_failure(run, call, error, retryable=True, delay_ms=None, fatal=False)
+                self._report_failure(call, error, retryable=True, delay_ms=None, fatal=False)
         if self._executing:
-            self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._look_around)
+            self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
 
 
 class NotSerialisableResult(Exception):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stellwerk.core.workflow.steps import StepConfig
+
+if TYPE_CHECKING:
+    from stellwerk.isolate.workflow.run import Run
 
 
 class StepCallState(Enum):
@@ -16,16 +19,19 @@ class StepCallState(Enum):
 
 
 class StepCall:
-    """One call of a step."""
+    """One call of a step. It is also the invocation that the step's callback belongs to (``isolate/invocation.py``):
+    what it logs and calls carries these names, and making a second object for that would cost a tenth of a step."""
 
     __slots__ = (
-        "args", "attempt", "config", "count", "delay", "fn", "future", "key", "name", "nested", "started_at", "state",
-        "task", "value", "wants_context",
+        "args", "attempt", "config", "count", "delay", "fn", "future", "key", "name", "nested", "pending", "run",
+        "started_at", "state", "task", "value", "wants_context",
     )  # fmt: skip
+
+    depth = 0
 
     def __init__(
         self,
-        *,
+        run: Run,
         key: str,
         name: str,
         count: int,
@@ -37,15 +43,43 @@ class StepCall:
         nested: bool,
         wants_context: bool,
     ) -> None:
-        self.key, self.name, self.count = key, name, count
+        self.run, self.key, self.name, self.count = run, key, name, count
         self.fn, self.args, self.wants_context = fn, args, wants_context
         self.config, self.delay = config, delay
         self.future, self.nested = future, nested
         self.state = StepCallState.IDLE
-        self.attempt = 0
-        self.started_at = 0
-        self.task: asyncio.Task[None] | None = None
+        self.attempt = self.started_at = 0
         self.value: bytes | None = None  # the reported result, until it is delivered
+        self.task: asyncio.Task[None] | None = None
+        self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
+
+    # -- as an invocation ---------------------------------------------------------------------------------------------
+
+    @property
+    def invocation(self) -> str:
+        return self.run.start_message.instance_id
+
+    instance = invocation
+
+    @property
+    def step(self) -> str:
+        return f"{self.name}-{self.count}"
+
+    @property
+    def traceparent(self) -> str:
+        return self.run.start_message.traceparent
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent[3:35]
+
+    @property
+    def scope(self) -> int:
+        return self.run.number
+
+    @property
+    def live(self) -> Run:
+        return self.run
 
 
 class SleepCall:

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workers._js import JsDict
 
@@ -20,7 +20,7 @@ from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import entries, inputs
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
-from stellwerk.core.workflow.steps import StepConfig, step_key, step_limit_text
+from stellwerk.core.workflow.steps import step_key, step_limit_text
 from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, to_error_value
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
@@ -28,10 +28,16 @@ from stellwerk.isolate.workflow.loop import OutsideStepError, SpinningError, Wor
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 
+if TYPE_CHECKING:
+    from stellwerk.isolate.workflow.step import StepFunction
+
 HUNG = (
     "The Workers runtime canceled this request because it detected that your Worker's code had hung and would never "
     "generate a response. The workflow waits for something that is no step, no sleep and no event."
 )
+
+
+_running_loop = asyncio._get_running_loop
 
 
 class StoppedError(BaseException):
@@ -47,7 +53,6 @@ class Run:
         *,
         attempts: Attempts,
         send: Callable[[Any], None],
-        enter: Callable[[Run, StepCall | None], None],
         on_end: Callable[[Run], None],
         report_unhandled: Callable[[dict[str, Any]], None],
         steps_max: int,
@@ -62,14 +67,15 @@ class Run:
         self.replaying = True
         self.active = 0  # step calls that execute, or wait for an answer of the node that must come soon
         self.bridged = 0  # calls of workflow code to the outside that are under way
-        self._attempts, self._enter, self._on_end = attempts, enter, on_end
+        self._attempts, self._on_end = attempts, on_end
         self._steps_max = steps_max
         self._pending: dict[str, Call] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[str | tuple[str, str], int] = {}  # steps by name, everything else by kind and name
         self._granted: dict[str, int] = {}
         self._deferred: list[Callable[[], None]] = []
         self._backlog: deque[messages.Deliver] = deque()
         self._settled = False
+        self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._started_steps = 0
         self._timers: dict[asyncio.TimerHandle, str] = {}
         blobs = start.blobs
@@ -147,6 +153,8 @@ class Run:
         deferred, self._deferred = self._deferred, []
         for begin in deferred:
             begin()
+        cursor = self.cursor
+        self._unburdened = not (self.start_message.careful or cursor.results or cursor.attempts)
         while self._backlog:
             message = self._backlog.popleft()
             self._hand_over(message.completions, message.now)
@@ -237,43 +245,44 @@ class Run:
         counts[kind, name] = count
         return step_key(kind, name, count), count
 
-    async def perform(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        args: dict[str, Any],
-        *,
-        config: StepConfig,
-        delay: Callable[..., Any] | None = None,
-        wants_context: bool = False,
-    ) -> Any:
-        """A step: its recorded result, or an attempt whose result is recorded before the program sees it."""
-        self.refuse_if_stopped()
-        key, count = self.next_key("do", name)
-        loop = asyncio.get_running_loop()
+    def perform(self, step: StepFunction, args: dict[str, Any], wants_context: bool) -> asyncio.Future[Any]:
+        """A step: its recorded result, or that of an attempt, which is on disk before the program sees it."""
+        if self.stopped:
+            raise StoppedError
+        name = step.name
+        counts = self._counts
+        count = counts.get(name, 0) + 1
+        counts[name] = count
+        key = f"do:{name}-{count}"
+        loop: Any = _running_loop()
+        future: asyncio.Future[Any] = asyncio.Future(loop=loop)
         nested = loop is not self.loop
-        recorded = self.cursor.attempts.get(key)
-        if recorded is not None and recorded.config is not None:
-            config = recorded.config  # what was resolved at the first execution wins over later changes of the code
-        call = StepCall(
-            key=key, name=name, count=count, fn=fn, args=args, config=config, delay=delay,
-            future=loop.create_future(), nested=nested, wants_context=wants_context,
-        )  # fmt: skip
-        result = self.cursor.results.get(key)
-        if result is not None and (nested or not self.replaying):
-            self._resolve(call, result)
-            return await call.future
+        call = StepCall(self, key, name, count, step.fn, args, step.config, step.delay, future, nested, wants_context)
+        if not self._unburdened and self._remember(call):
+            return future
         self._started_steps += 1
         if self._started_steps > self._steps_max:
             raise WorkflowFatalError(step_limit_text(self._steps_max))
         self._pending[key] = call
         self._settled = False
-        if result is None:
-            if self.replaying:
-                self._deferred.append(lambda: self._first_attempt(call))
-            else:
-                self._first_attempt(call)
-        return await call.future
+        if self._unburdened:
+            self.active += 1
+            call.state = StepCallState.ACTIVE
+            self._attempts.begin(call, 1)
+        elif key not in self.cursor.results:
+            self._live(lambda: self._first_attempt(call))
+        return future
+
+    def _remember(self, call: StepCall) -> bool:
+        """What the journal knows of the step goes into the call. True: it is answered."""
+        recorded = self.cursor.attempts.get(call.key)
+        if recorded is not None and recorded.config is not None:
+            call.config = recorded.config  # what was resolved at the first execution wins over later changes
+        result = self.cursor.results.get(call.key)
+        if result is None or not (call.nested or not self.replaying):
+            return False
+        self._resolve(call, result)
+        return True
 
     def _first_attempt(self, call: StepCall) -> None:
         recorded = self.cursor.attempts.get(call.key)
@@ -297,7 +306,7 @@ class Run:
             self.active += 1
             call.state = StepCallState.ACTIVE
         self._settled = False
-        self._attempts.begin(self, call, attempt)
+        self._attempts.begin(call, attempt)
 
     async def sleep_until_ms(self, name: str, wake_at: int) -> None:
         """A durable sleep. The wake-up time of the first execution counts; a replay's is ignored."""
@@ -369,10 +378,6 @@ class Run:
 
         self.real_loop.create_task(coroutine).add_done_callback(arrived)
         return await future
-
-    def enter_step(self, call: StepCall) -> None:
-        """Makes what the callback logs and calls carry the step's name."""
-        self._enter(self, call)
 
     def refuse_if_stopped(self) -> None:
         if self.stopped:

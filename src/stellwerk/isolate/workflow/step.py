@@ -16,7 +16,7 @@ from typing import Any
 
 from stellwerk.core.ids import is_event_type, is_step_name
 from stellwerk.core.times import parse_duration_ms
-from stellwerk.core.workflow.steps import DEFAULT_CONFIG, InvalidStepConfigError, parse_config
+from stellwerk.core.workflow.steps import DEFAULT_CONFIG, InvalidStepConfigError, StepConfig, parse_config
 from stellwerk.isolate.failures import WorkflowFatalError
 from stellwerk.isolate.workflow.attempts import now_ms
 from stellwerk.isolate.workflow.run import Run
@@ -24,40 +24,56 @@ from stellwerk.isolate.workflow.run import Run
 _MISSING: Any = object()
 
 
+_parameters: dict[Any, tuple[str, ...]] = {}
+_checked: set[str] = set()
+REMEMBERED_MAX = 4_096  # code objects and names that are looked at once only; then the tables start anew
+
+
 def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of a callback's parameters. A plain function's are read off its code, without the price of inspect."""
+    """Names of a callback's parameters, remembered by its code: a step in a loop is declared again and again."""
     code = getattr(fn, "__code__", None)
-    if code is not None and not code.co_flags & 0x0C:  # no *args, no **kwargs
-        return tuple(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    return tuple(inspect.signature(fn).parameters)
+    names = _parameters.get(code)
+    if names is None or code is None:
+        names = tuple(inspect.signature(fn).parameters)
+        if code is not None:
+            if len(_parameters) >= REMEMBERED_MAX:
+                _parameters.clear()
+            _parameters[code] = names
+    return names
 
 
 class StepFunction:
     """A declared step: calling it runs it, and every call is a step of its own."""
 
-    __slots__ = ("__name__", "__wrapped__", "concurrent", "config", "delay", "depends", "fn", "name", "names", "step")
+    depends: Sequence[StepFunction] | None = None
+    concurrent = False
+    config: StepConfig = DEFAULT_CONFIG
+    delay: Callable[..., Any] | None = None
 
     def __init__(self, step: WorkflowStep, name: str, fn: Callable[..., Any]) -> None:
         self.step, self.name, self.fn = step, name, fn
-        self.__wrapped__, self.__name__ = fn, getattr(fn, "__name__", name)
-        self.names: tuple[str, ...] = ()
-        self.depends: Sequence[StepFunction] | None = None
-        self.concurrent = False
-        self.config = DEFAULT_CONFIG
-        self.delay: Callable[..., Any] | None = None
+        self.names = parameters_of(fn)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.fn
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.fn, "__name__", self.name)
 
     async def __call__(self) -> Any:
-        step = self.step
-        names = self.names
-        if not names:
-            value = await step._run.perform(self.name, self.fn, {}, config=self.config, delay=self.delay)
-        else:
+        step, names = self.step, self.names
+        if names:
             args = await step._arguments(self)
-            value = await step._run.perform(
-                self.name, self.fn, args, config=self.config, delay=self.delay, wants_context="ctx" in names
-            )
+            value = await step._run.perform(self, args, "ctx" in names)
+        else:
+            value = await step._run.perform(self, _NO_ARGS, False)
         step._results[self.name] = value
         return value
+
+
+_NO_ARGS: dict[str, Any] = {}
 
 
 class WorkflowStep:
@@ -90,9 +106,10 @@ class WorkflowStep:
             label = fn.__name__ if name is None else name
             _check_name(label)
             step = StepFunction(self, label, fn)
-            step.names = parameters_of(fn)
-            step.depends = depends
-            step.concurrent = concurrent
+            if depends is not None:
+                step.depends = depends
+            if concurrent:
+                step.concurrent = concurrent
             if config is not None:
                 step.config, step.delay = _parse(label, config)
             self._declared[label] = step
@@ -178,7 +195,13 @@ def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not is_step_name(name):
+    if name in _checked:
+        return
+    if isinstance(name, str) and is_step_name(name):
+        if len(_checked) >= REMEMBERED_MAX:
+            _checked.clear()
+        _checked.add(name)
+    else:
         raise WorkflowFatalError(f'Step name "{name}" exceeds max length (256 chars) or invalid characters found')
 
 
