@@ -83,10 +83,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             while ready:
                 handle = ready.popleft()
                 if not handle.is_cancelled:
-                    if handle.context is None:
-                        handle.callback(*handle.args)
-                    else:
-                        handle.context.run(handle.callback, *handle.args)
+                    try:
+                        if handle.context is None:
+                            handle.callback(*handle.args)
+                        else:
+                            handle.context.run(handle.callback, *handle.args)
+                    except (SystemExit, KeyboardInterrupt):
+                        pass  # raised by a task, which has ended with it: no reason to end the isolate
+                    except BaseException as error:
+                        self.call_exception_handler({"message": "Exception in a callback", "exception": error})
                 left -= 1
                 if not left:
                     raise SpinningError(

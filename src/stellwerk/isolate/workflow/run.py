@@ -78,6 +78,7 @@ class Run:
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._started_steps = 0
         self._timers: dict[asyncio.TimerHandle, str] = {}
+        self._let_go: set[str] = set()  # timers that the program cancelled; one may have fired at the same moment
         blobs = start.blobs
         self._blobs = blobs
         self.cursor = ReplayCursor(entries.decode(entry) for entry in start.journal)
@@ -121,7 +122,7 @@ class Run:
             return
         try:
             self.loop.settle()
-            while self.replaying and not self._task_done() and self._replay_group():
+            while not self._task_done() and (self._replay_group() if self.replaying else self._from_backlog()):
                 self.loop.settle()
         except SpinningError as error:
             self.send(inputs.RunFailed(self.number, to_error_value(error)))
@@ -139,7 +140,7 @@ class Run:
             return True
         group = groups[0]
         for completion in group.completions:
-            if completion.key not in self._pending:
+            if completion.key not in self._pending and completion.key not in self._let_go:
                 if not self.bridged:
                     self._diverge(divergence_text(completion.key, self._pending))
                 return False
@@ -155,9 +156,14 @@ class Run:
             begin()
         cursor = self.cursor
         self._unburdened = not (self.start_message.careful or cursor.results or cursor.attempts)
-        while self._backlog:
-            message = self._backlog.popleft()
-            self._hand_over(message.completions, message.now)
+
+    def _from_backlog(self) -> bool:
+        """Hands over the next group that came during the replay. False: there is none."""
+        if not self._backlog:
+            return False
+        message = self._backlog.popleft()
+        self._hand_over(message.completions, message.now)
+        return True
 
     def _diverge(self, reason: str) -> None:
         self.send(inputs.RunDiverged(self.number, reason))
@@ -211,14 +217,13 @@ class Run:
     def _program_ended(self, task: asyncio.Task[Any]) -> None:
         if self.stopped:
             return
-        if self.cursor.groups:
-            key = self.cursor.groups[0].completions[0].key
-            self._diverge(divergence_text(key, ["nothing: it has ended"]))
-            return
+        for group in self.cursor.groups:  # of steps that nobody awaited, or the program has taken another path
+            for completion in group.completions:
+                if completion.key not in self._pending and completion.key not in self._let_go:
+                    self._diverge(divergence_text(completion.key, ["nothing: it has ended"]))
+                    return
         try:
             report: Any = inputs.RunReturned(self.number, values.encode(task.result()))
-        except asyncio.CancelledError as error:
-            report = inputs.RunFailed(self.number, to_error_value(error))
         except BaseException as error:
             report = inputs.RunFailed(self.number, to_error_value(error))
         self.send(report)
@@ -351,6 +356,8 @@ class Run:
         key = self._timers.pop(handle, None)
         if key is None or self.stopped:
             return
+        if self.replaying:
+            self._let_go.add(key)
         self._pending.pop(key, None)
         if key in self.cursor.cancelled:
             return
