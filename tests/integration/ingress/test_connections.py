@@ -91,6 +91,46 @@ async def _settled(served: Served) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("way", ["breaks off", "closes"])
+def test_nothing_is_begun_on_a_connection_that_the_server_has_ended(way: str) -> None:
+    begun: list[str] = []
+
+    def handle(exchange: Exchange) -> None:
+        begun.append(exchange.target)
+        exchange.start(200, [])
+        if way == "breaks off":
+            exchange.break_off()
+        else:
+            next(iter(served_now[0].server._open)).draining = True
+            exchange.finish()
+
+    served_now: list[Served] = []
+
+    async def main() -> None:
+        async with serving(handle) as served:
+            served_now.append(served)
+            client = await served.connect()
+            await client.send(b"".join(get(number) for number in range(500)))
+            await client.closed()
+            assert begun == ["/0"]
+
+    run(main())
+
+
+def test_a_refusal_is_given_once_even_when_the_client_reads_slowly() -> None:
+    async def main() -> None:
+        async with serving(lambda exchange: exchange.respond(200, [], bytes(16 * MIB))) as served:
+            client = with_small_buffers(await served.connect())
+            client.reader._limit = 64 * KIB  # type: ignore[attr-defined]
+            await client.send(GET + b"garbage\r\n\r\n")
+            assert len((await client.answer()).body) == 16 * MIB
+            assert (await client.answer()).status == 400
+            assert await client.reader.read() == b""
+            assert served.server.refused == 1
+
+    run(main())
+
+
 def test_a_body_between_two_pipelined_requests_reaches_its_own_request() -> None:
     async def main() -> None:
         async with serving(echo) as served:

@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
             exchange._abandon("The client closed the connection.")
 
     def data_received(self, data: bytes) -> None:
-        if self.outlet.lingering:
+        if self.outlet.ended:
             return
         if self._unfed:
             self._unfed = bytes(self._unfed) + data
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
                 reader.feed(data[:size])
                 data = data[size:]
                 self._pump()
-                if self.outlet.lingering:
+                if self.outlet.ended:
                     return
                 if reader.must_wait():
                     self._unfed = data
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             while True:
                 exchange = self._current
                 if exchange is None:
-                    if not self._waiting or self.outlet.write_paused or self.outlet.lingering:
+                    if not self._waiting or self.outlet.write_paused or self.outlet.ended:
                         break
                     exchange = self._begin()
                 if exchange.streaming and not exchange._over:
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
                     break
         finally:
             self._pumping = False
-        if self._reader.refusal is not None:
+        if self._reader.refusal is not None and not self.outlet.ended:
             self._settle(self._reader.refusal)
 
     def _begin(self) -> Exchange:
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Stops reading or reads on, whichever is due."""
-        self.outlet.pause_reading(not self.outlet.lingering and (bool(self._unfed) or self._reader.must_wait()))
+        self.outlet.pause_reading(not self.outlet.ended and (bool(self._unfed) or self._reader.must_wait()))
 
     def _go_on(self) -> None:
         """Something that was waited for has happened: begin, parse and read what may be."""

@@ -15,12 +15,13 @@ _RESET = struct.pack("ii", 1, 0)
 class Outlet:
     """Writes to one client. After the connection is lost everything is dropped without a word."""
 
-    __slots__ = ("_end_of_turn", "_held", "_read_paused", "lingering", "transport", "write_paused")
+    __slots__ = ("_end_of_turn", "_held", "_read_paused", "ended", "lingering", "transport", "write_paused")
 
     def __init__(self, transport: asyncio.Transport, end_of_turn: Callable[[Callable[[], None]], None]) -> None:
         self.transport: asyncio.Transport | None = transport
         self.write_paused = False
-        self.lingering = False
+        self.ended = False  # closed by us in whatever way: nothing more is read or begun
+        self.lingering = False  # closed on our side only
         self._end_of_turn = end_of_turn
         self._held: list[bytes] = []
         self._read_paused = False
@@ -59,6 +60,7 @@ class Outlet:
 
     def close(self) -> None:
         """Writes what waits, then closes."""
+        self.ended = True
         self.flush()
         if self.transport is not None:
             self.transport.close()
@@ -66,9 +68,9 @@ class Outlet:
     def linger(self) -> None:
         """Closes our side, then drops what still comes: closing with unread input would reset the answer away."""
         transport = self.transport
-        if transport is None or self.lingering or transport.is_closing():
+        if transport is None or self.ended:
             return
-        self.lingering = True
+        self.ended = self.lingering = True
         self.flush()
         if transport.can_write_eof():
             transport.write_eof()
@@ -78,6 +80,7 @@ class Outlet:
 
     def abort(self) -> None:
         """Resets the connection: the client sees that something was cut off."""
+        self.ended = True
         transport = self.transport
         if transport is not None:
             socket_ = transport.get_extra_info("socket")
@@ -87,6 +90,7 @@ class Outlet:
             transport.abort()
 
     def lost(self) -> None:
+        self.ended = True
         self.transport = None
         self._held.clear()
 
