@@ -54,6 +54,20 @@ def test_a_request_of_either_kind_is_sent_as_it_is() -> None:
     run(main())
 
 
+def test_what_the_host_adds_stays_out_of_the_request() -> None:
+    def answer(request: RawRequest) -> RawResponse:
+        request.headers.append((b"traceparent", b"1"))
+        return RawResponse(200, [])
+
+    async def main() -> None:
+        with installed(AHost(answer=answer)):
+            request = Request("http://a", headers={"a": "1"})
+            await fetch(request)
+            assert request.headers.items() == [("a", "1")]
+
+    run(main())
+
+
 def test_a_second_positional_argument_is_refused_in_these_words() -> None:
     function: Any = fetch
     with pytest.raises(TypeError, match=r"^fetch\(\) takes 1 positional argument but 2 were given$"):

@@ -53,7 +53,20 @@ def test_the_public_names_are_cloudflares() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["blob", "formdata", "request", "response", "fetch", "rpc", "entrypoints", "types", "utils", "workflows", "asgi"],
+    [
+        "blob",
+        "formdata",
+        "request",
+        "response",
+        "fetch",
+        "rpc",
+        "entrypoints",
+        "types",
+        "utils",
+        "workflows",
+        "asgi",
+        "wsgi",
+    ],
 )
 def test_the_submodules_are_cloudflares(name: str) -> None:
     assert importlib.import_module(f"workers.{name}")
@@ -205,6 +218,7 @@ def test_to_js_copies_into_arrays_and_objects() -> None:
     made = to_js({"a": (1, [2]), 3: None}, dict_converter=js.Object.fromEntries)
     assert made == {"a": [1, [2]], "3": None} and made.a == [1, [2]]
     assert to_js({"a": {"b": 1}}).a.b == 1
+    assert to_js(b"abc").buffer.to_bytes() == b"abc"
     assert to_js(object, default_converter=lambda value, _convert, _cache: value.__name__) == "object"
 
 

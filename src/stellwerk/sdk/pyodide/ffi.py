@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from workers._buffers import ArrayBuffer as JsBuffer
+from workers._buffers import Uint8Array
 from workers._js import JsDict, JsException, JsNull, JsProxy, NotBuiltError, js_text, jsnull
 
 __all__ = [
@@ -42,7 +43,9 @@ def to_js(
         return JsDict(dict(entries)) if dict_converter is None else dict_converter(entries)
     if isinstance(obj, (list, tuple)):
         return [convert(item) for item in obj]
-    if obj is None or isinstance(obj, (str, int, float, set, bytes, memoryview, JsProxy)) or default_converter is None:
+    if isinstance(obj, (bytes, bytearray, memoryview)):
+        return Uint8Array(obj)
+    if obj is None or isinstance(obj, (str, int, float, set, JsProxy)) or default_converter is None:
         return obj
     return default_converter(obj, convert, lambda _value, _made: None)
 

@@ -35,7 +35,7 @@ def outgoing(resource: Any, options: dict[str, Any]) -> RawRequest:
     return RawRequest(
         request._method,
         request._url,
-        request._header_list(),
+        list(request._header_list()),  # a copy: the host may add to it, and the request may be sent again
         request._take(),
         request._redirect,
         request._signal,
