@@ -29,6 +29,7 @@ METADATA: dict[str, Any] = {
     ],
     "annotations": {"workers/message": "first"},
 }
+BOUND = {"type": "service", "name": "ORDERS", "service": "orders"}
 SCRIPT = "/workers/scripts/orders"
 
 
@@ -285,6 +286,10 @@ def test_the_calls_that_end_wranglers_deploy_are_answered_with_what_is_true(tmp_
             assert (await node.result("POST", f"{SCRIPT}/subdomain", json={"enabled": False}))["enabled"] is True
             settings = await node.result("PATCH", f"{SCRIPT}/script-settings", json={"logpush": True})
             assert settings["logpush"] is False
+            await node.result("PUT", "/workers/scripts/shop", files=wrangler_form({**METADATA, "bindings": [BOUND]}))
+            incoming = (await node.result("GET", f"{SCRIPT}/references"))["services"]["incoming"]
+            assert [reference["service"] for reference in incoming] == ["shop"]
+            assert await node.result("GET", "/storage/kv/namespaces", params={"page": 1}) == []
             for path in ("routes", "schedules", "domains/records"):
                 status, error = await node.error("PUT", f"{SCRIPT}/{path}", json=[])
                 assert (status, error["stellwerk"]["code"]) == (400, "request.not_built")

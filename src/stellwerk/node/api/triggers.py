@@ -1,4 +1,4 @@
-"""The calls with which wrangler ends a deploy: subdomain, settings, and the triggers that this release does not have.
+"""The calls with which wrangler ends a deploy or a delete: subdomain, settings, references, triggers not built yet.
 
 A Worker always answers on ``<worker>.localhost``; wrangler knows that as the *workers.dev subdomain*, and stops after
 the upload when there is none. What has no effect here is accepted and read back as what is true, not as what was sent.
@@ -32,6 +32,9 @@ class TriggersApi:
             Route("/accounts/{account}/workers/subdomain", self.account_subdomain, methods=["GET"]),
             Route(one + "/subdomain", self.subdomain, methods=["GET", "POST"]),
             Route(one + "/script-settings", self.script_settings, methods=["GET", "PATCH"]),
+            Route(one + "/references", self.references, methods=["GET"]),
+            Route("/accounts/{account}/workers/tails/by-consumer/{worker}", self.none_exist, methods=["GET"]),
+            Route("/accounts/{account}/storage/kv/namespaces", self.none_exist, methods=["GET"]),
             Route(one + "/routes", self.not_built, methods=["PUT"]),
             Route(one + "/domains/records", self.not_built, methods=["PUT"]),
             Route(one + "/schedules", self.not_built, methods=["GET", "PUT"]),
@@ -56,6 +59,22 @@ class TriggersApi:
             "streaming_tail_consumers": None,
         }
         return success(settings)
+
+    async def references(self, request: Request) -> Response:
+        """Workers with a service binding to this one: wrangler asks before it deletes."""
+        self._demand_worker(request)
+        name = request.path_params["worker"]
+        incoming = [
+            {"service": version.worker, "environment": "production", "name": binding.binding}
+            for version in self._deployments.workers()
+            for binding in version.manifest.services
+            if binding.service == name and version.worker != name
+        ]
+        return success({"services": {"incoming": incoming, "outgoing": []}})
+
+    async def none_exist(self, request: Request) -> Response:
+        """Of what this release does not have, there are none: an honest empty list, which wrangler's delete needs."""
+        return success([])
 
     async def not_built(self, request: Request) -> Response:
         what = request.url.path.rpartition("/")[2]
