@@ -1,8 +1,8 @@
 """The channel: messages and bodies over one stream socket, the same on both ends.
 
-An ``asyncio.Protocol``. What is sent within one turn of the loop goes out in one write, except the first frame of a
-turn, which goes at once when nothing waits (measured: alone 96 against 111 microseconds a round trip, with 256 in
-flight 5.4 against 6.6). ``on_messages`` gets everything that one read brought, so that a receiver can decide on a
+An ``asyncio.Protocol``. What is sent within one turn of the loop is joined into few writes. A lone frame goes at once
+(measured: alone 96 against 111 microseconds a round trip); when turns bring many, the first waits for the others (256
+in flight: 5.4 against 6.6), since a frame that arrives alone costs the receiver a turn, and the store a commit. ``on_messages`` gets everything that one read brought, so that a receiver can decide on a
 batch at once.
 """
 
@@ -19,6 +19,8 @@ from stellwerk.wire import frames
 from stellwerk.wire import isolate as messages
 
 HIGH_WATER = 1024 * 1024
+FRAMES_JOINED_MAX = 16  # then they go, so that the other side works on them while this turn makes more
+BUSY_FRAMES = 4  # a turn with so many frames is followed by one whose first frame waits for company
 
 
 class Channel(asyncio.Protocol):
@@ -39,7 +41,7 @@ class Channel(asyncio.Protocol):
         self._end_of_turn = end_of_turn
         self._reader = frames.FrameReader()
         self._out: list[bytes] = []
-        self._flushing = False
+        self._flushing = self._busy = False
         self._transport: asyncio.Transport | None = None
         self.closed = False
         self.writable = asyncio.Event()
@@ -95,18 +97,28 @@ class Channel(asyncio.Protocol):
         if self.closed or self._transport is None:
             return
         if self._flushing:
-            self._out.append(frame)
+            out = self._out
+            out.append(frame)
+            if len(out) >= FRAMES_JOINED_MAX:
+                self._transport.write(b"".join(out))
+                out.clear()
+                self._busy = True
             return
         self._flushing = True
-        self._transport.write(frame)
         assert self._end_of_turn is not None
         self._end_of_turn(self._flush)
+        if self._busy:
+            self._out.append(frame)
+        else:
+            self._transport.write(frame)
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._out and self._transport is not None and not self.closed:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
+        out = self._out
+        self._busy = len(out) >= BUSY_FRAMES
+        if out and self._transport is not None and not self.closed:
+            self._transport.write(b"".join(out))
+            out.clear()
 
     def close(self) -> None:
         """Sends what waits, then closes. ``on_lost`` follows."""

@@ -76,13 +76,15 @@ class Forwarder:
     def _send(self, exchange: Exchange, isolate: Isolate) -> None:
         clock = self._clock
         trace_id, request_id = "", clock.new_span_id()
-        for name, value in exchange.headers:
+        headers = exchange.headers
+        for name, value in headers:
             if name == b"traceparent" and _TRACEPARENT.fullmatch(value) and not _NO_TRACE.match(value):
                 trace_id = value[3:35].decode()
+            elif name == b"cf-connecting-ip":  # only the node may say who the client is
+                headers = [header for header in headers if header[0] != b"cf-connecting-ip"]
         trace_id = trace_id or clock.new_trace_id()
         call = ExchangeCall(exchange, isolate, request_id, self._counters)
         number = call.number = self._traffic.open(isolate, call)
-        headers = exchange.headers
         headers.append((b"cf-connecting-ip", exchange.client.encode()))
         isolate.channel.send(
             messages.HttpRequest(

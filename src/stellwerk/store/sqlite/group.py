@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, cast
 
@@ -23,7 +24,10 @@ from stellwerk.store.base import Decision, Done, InstanceRow, InstanceUpdate, Jo
 from stellwerk.store.queries import load_queries
 
 _SQL: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
-_APPEND: Final = _SQL["append_entry"].sql
+_APPEND: Final = _SQL["append_entry"].sql.strip().rstrip(";")
+_ROW: Final = _APPEND[_APPEND.rindex("(") :]
+_APPEND_MANY: Final = tuple((size, _APPEND + f", {_ROW}" * (size - 1)) for size in (64, 16, 4, 1))
+"""(rows, statement that inserts so many), the largest first."""
 _FIND_RUN: Final = _SQL["find_run"].sql
 _ADD_MANIFEST: Final = _SQL["add_manifest"].sql
 _CREATE: Final = _SQL["create_instance"].sql
@@ -130,7 +134,7 @@ class GroupWriter:
         if blobs:
             db.executemany(_ADD_BLOB, blobs)
         if rows:
-            db.executemany(_APPEND, self._entries(db, rows))
+            self._append(db, self._entries(db, rows))
         if updates:
             before = db.total_changes()
             db.executemany(_UPDATE, [self._numbered(db, update) for update in updates])
@@ -138,6 +142,16 @@ class GroupWriter:
                 raise ValueError("an update found no row")  # found again, by name, the careful way
             self._forget_ended(updates)
         return failures
+
+    def _append(self, db: apsw.Connection, rows: list[RunRow]) -> None:
+        """Many rows per statement. Each statement lets go of the GIL once and has to get it back from a busy event
+        loop; row by row that cost more than the rows themselves."""
+        start, left = 0, len(rows)
+        for size, statement in _APPEND_MANY:
+            while left >= size:
+                db.execute(statement, tuple(chain.from_iterable(rows[start : start + size])))
+                start += size
+                left -= size
 
     # -- careful ------------------------------------------------------------------------------------------------------
 
