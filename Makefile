@@ -20,7 +20,7 @@ TEST_TIMEOUT := timeout --kill-after=30 600
 FAULT_TIMEOUT := timeout --kill-after=30 3600
 EXTERNAL_TIMEOUT := timeout --kill-after=30 900
 
-.PHONY: help setup demo test lint types fault external bench serve verify clean
+.PHONY: help setup demo test lint types fault external docs bench serve verify clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ fault: $(READY) ## long kill tests: nodes and isolates die by the hundred
 
 external: $(READY) ## against foreign clients and servers: wrangler's schema, the official examples (needs npm, network)
 	@$(EXTERNAL_TIMEOUT) $(PYTEST) -m external -rs $(ARGS) tests
+
+docs: $(READY) ## draw the generated tables of the documentation anew
+	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m stellwerk.cli.reference > docs/cli.md
 
 bench: $(READY) ## measure, and write bench/results/ with machine and commit
 	@$(BIN)/python -m bench $(ARGS)
