@@ -180,7 +180,9 @@ class HttpClient:
             return self._response(origin, connection, answer)
 
     def _response(self, origin: Origin, connection: Connection, answer: Answer) -> RawResponse:
-        headers, status, reason = answer.headers, answer.status, answer.reason
+        status, reason = answer.status, answer.reason
+        # What belongs to this connection goes no further: a Worker may hand the answer on as its own.
+        headers = [pair for pair in answer.headers if pair[0] not in _HOP_BY_HOP]
         if not answer.has_body:
             self._release(origin, connection)
             return RawResponse(status, headers, None, reason)

@@ -223,7 +223,8 @@ def _prepared_object(value: Any, kind: type, depth: int) -> Any:
             f"{kind} cannot be sent over RPC: functions as stubs are not built yet.",
             cure="Send data, and call a method of the other Worker with it.",
         )
-    raise NotSerialisableError(f"DataCloneError: {value!r:.200} ({kind}) could not be cloned.")
+    # Not its repr: that is the program's own code, which may fail or never end.
+    raise NotSerialisableError(f"DataCloneError: an object of {kind} could not be cloned.")
 
 
 def _pack_inner(value: Any) -> bytes:

@@ -53,6 +53,20 @@ def test_host_and_framing_are_ours_to_say() -> None:
     run(main())
 
 
+def test_headers_of_the_connection_stay_with_it() -> None:
+    async def main() -> None:
+        data = (
+            b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n"
+            b"X: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        )
+        async with serving(partial(always, data=data)) as server, a_client() as client:
+            response = await client.fetch(ask(server.url))
+            assert response.headers == [(b"x", b"1")]
+            assert await read(response) == b"ok"
+
+    run(main())
+
+
 async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk

@@ -61,7 +61,7 @@ def test_a_response_leaves_only_once() -> None:
         raw_parts(response)
 
 
-@pytest.mark.parametrize(("value", "shown"), [(None, "None"), ("text", "'text' of type str"), ({}, "type dict")])
+@pytest.mark.parametrize(("value", "shown"), [(None, "returned None"), ("text", "returned 'text'"), ({}, "type dict")])
 def test_what_is_no_response_is_named(value: Any, shown: str) -> None:
     with pytest.raises(TypeError, match=shown):
         raw_parts(value)

@@ -260,7 +260,9 @@ def _response_of(returned: Any) -> Any:
         return returned._response
     if isinstance(returned, PyodideFetchResponse):
         return returned
-    shown = "None" if returned is None else f"{returned!r:.100} of type {type(returned).__name__}"
+    shown = f"an object of type {type(returned).__name__}"
+    if returned is None or isinstance(returned, (str, int, float)):  # of others the repr is the program's own code
+        shown = f"{returned!r:.100}"
     raise TypeError(f"The fetch handler must return a Response, but it returned {shown}.")
 
 

@@ -55,7 +55,7 @@ def _refuse(value: Any) -> None:
     if callable(value) and not isinstance(value, type):
         raise TypeError(f"{type(value)} cannot be sent over RPC: functions as stubs are not built yet.")
     if not hasattr(type(value), "__rpc_value__"):
-        raise JsException(f"{value!r:.200} could not be cloned.", name="DataCloneError")
+        raise JsException(f"an object of {type(value)} could not be cloned.", name="DataCloneError")
 
 
 def python_from_rpc(value: Any) -> Any:
