@@ -111,6 +111,7 @@ VARS_MAX: Final = 128  # CF: vars and secrets of one Worker
 VAR_BYTES_MAX: Final = 5 * KIB  # CF: 5 KB each
 
 # -- control plane ----------------------------------------------------------------------------------------------------
+CONTROL_WAIT_MS_MAX: Final = 60_000  # how long one call of the control plane may wait for a run to end
 CONTROL_CONNECTIONS_MAX: Final = 200  # operators, scripts and one Prometheus; more is somebody's mistake
 CONTROL_BODY_BYTES_MAX: Final = 128 * MIB  # an upload at its limit, with its multipart wrapping
 CONTROL_JSON_BYTES_MAX: Final = 8 * MIB  # a batch of instances with their params; CF: 1 MiB for all of them together

@@ -119,6 +119,9 @@ class RecordingEngine:
         run = await self.describe(workflow, instance_id)
         return KnownStatus(run.row.status, None, None)
 
+    async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> KnownStatus:
+        return await self.status(workflow, instance_id)
+
     async def terminate(self, workflow: str, instance_id: str, *, trigger: str) -> None:
         run = await self.describe(workflow, instance_id)
         if run.row.status in TERMINAL:

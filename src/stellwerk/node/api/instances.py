@@ -92,11 +92,16 @@ class InstancesApi:
     # -- changing ----------------------------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> Response:
-        """Answers when the instance is on disk, not when it has run."""
+        """Answers when the instance is on disk; with ``?wait_ms=`` (our own) when it has ended, or when that has passed."""
         workflow = await self._workflow(request)
         instance_id, params = self._parse_item(await read_object(request))
         made = await self._engine.create(workflow, instance_id=instance_id, params=params, trigger=TRIGGER)
-        return success(await self._created(workflow, made))
+        created = self._created(workflow, made)
+        wait_ms = _wait_ms(request)
+        if wait_ms:
+            ended = await self._engine.wait(workflow, made, timeout_ms=wait_ms)
+            created["status"] = ended.status.value
+        return success(created)
 
     async def create_batch(self, request: Request) -> Response:
         """Up to 100; those whose id exists are left out of the answer, as Cloudflare does."""
@@ -111,7 +116,7 @@ class InstancesApi:
             )
         items = [self._parse_item(item) for item in body]
         made = await self._engine.create_batch(workflow, items, trigger=TRIGGER)
-        return success([await self._created(workflow, instance_id) for instance_id in made])
+        return success([self._created(workflow, instance_id) for instance_id in made])
 
     def _parse_item(self, item: dict[str, Any]) -> tuple[str | None, bytes]:
         instance_id = text_field(item, "instance_id")
@@ -123,13 +128,12 @@ class InstancesApi:
         params = values.from_jsonable(item.get("params", {}), size_max=limits.EVENT_PAYLOAD_BYTES_MAX)
         return instance_id, params
 
-    async def _created(self, workflow: str, instance_id: str) -> dict[str, Any]:
-        """What Cloudflare answers to a create. The status may have moved on already; the engine knows."""
-        status = await self._engine.status(workflow, instance_id)
+    def _created(self, workflow: str, instance_id: str) -> dict[str, Any]:
+        """What Cloudflare answers to a create. The status is the one that was acknowledged; it may have moved on."""
         version, _ = self._deployments.workflow(workflow)
         return {
             "id": instance_id,
-            "status": status.status.value,
+            "status": Status.QUEUED.value,
             "version_id": version.version_id,
             "workflow_id": workflow,
         }
@@ -176,6 +180,16 @@ class InstancesApi:
             if any(workflow == name for workflow, _ in counts):
                 return name
             raise
+
+
+def _wait_ms(request: Request) -> int:
+    """How long the caller wants to wait for the end of the run; 0: not at all."""
+    text = request.query_params.get("wait_ms", "0")
+    if not text.isdecimal() or int(text) > limits.CONTROL_WAIT_MS_MAX:
+        raise InvalidRequestError(
+            f'"wait_ms" is {text[:40]!r}.', cure=f"Milliseconds from 0 to {limits.CONTROL_WAIT_MS_MAX}."
+        )
+    return int(text)
 
 
 def _parse_status(text: str) -> Status | None:

@@ -66,6 +66,9 @@ class Engine(Protocol):
 
     async def status(self, workflow: str, instance_id: str) -> InstanceStatus: ...
 
+    async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:
+        """The status once the run has ended, or after ``timeout_ms``, whatever it is then."""
+
     async def terminate(self, workflow: str, instance_id: str, *, trigger: str) -> None: ...
 
     async def resume(self, workflow: str, instance_id: str) -> None: ...
