@@ -50,13 +50,17 @@ def to_error_value(error: BaseException, *, hide_frames_of: str = "stellwerk") -
     """What is kept of an exception: name, message, the user's part of the traceback, and how to raise it again."""
     cls = type(error)
     try:
+        text = str(error)
+    except Exception as broken:  # a user's __str__ may do anything
+        text = f"<no text: {type(broken).__name__} in {cls.__name__}.__str__>"
+    try:
         args = values.encode(list(error.args))
     except Exception:
         args = b""
     name = error.name if isinstance(error, StepError) else cls.__name__
     return ErrorValue(
         name=name,
-        message=str(error)[:MESSAGE_CHARS_MAX],
+        message=text[:MESSAGE_CHARS_MAX],
         stack=user_traceback(error),
         module="" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}",
         args=args,
@@ -80,15 +84,32 @@ def from_error_value(value: ErrorValue) -> Exception:
     cls = _find_class(value)
     if cls is None:
         return StepError(value.message, value.name)
-    args: list[Any] = []
-    if value.args:
-        args = values.decode(value.args)
+    args = tuple(values.decode(value.args)) if value.args else (value.message,)
+    for build in (_built_bare, _built_anew):
+        try:
+            error = build(cls, args)
+            if str(error)[:MESSAGE_CHARS_MAX] == value.message:
+                return error
+        except Exception:
+            continue
     try:
-        error: Exception = cls.__new__(cls, *args)
-        error.args = tuple(args) if value.args else (value.message,)
+        error = _built_bare(cls, args)
+        str(error)  # of another text, as one that tells the time has; the class is what programs look at
     except Exception:
         return StepError(value.message, value.name)
     return error
+
+
+def _built_bare(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
+    """Without the class's ``__init__``, which often takes something else than what ends up in ``args``."""
+    error: Exception = cls.__new__(cls, *args)
+    error.args = args
+    return error
+
+
+def _built_anew(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
+    """As pickle does it: for classes that make their text of what ``__init__`` has kept."""
+    return cls(*args)
 
 
 def _find_class(value: ErrorValue) -> type[Exception] | None:
@@ -105,5 +126,10 @@ def _find_class(value: ErrorValue) -> type[Exception] | None:
 
 
 def is_non_retryable(error: BaseException) -> bool:
-    """As Cloudflare tells it: by the class's name, or by a message that begins with it."""
-    return type(error).__name__ == "NonRetryableError" or str(error).startswith("NonRetryableError")
+    """As Cloudflare tells it: by the name, which a subclass inherits, or by a message that begins with it."""
+    if isinstance(error, NonRetryableError) or type(error).__name__ == "NonRetryableError":
+        return True
+    try:
+        return str(error).startswith("NonRetryableError")
+    except Exception:
+        return False

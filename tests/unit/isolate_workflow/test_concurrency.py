@@ -1,5 +1,5 @@
 """asyncio in workflow code: whatever it does with steps, a replay after any crash comes to the same end."""
-# mypy: disable-error-code="untyped-decorator"  # programs are written as users write them
+# mypy: disable-error-code="untyped-decorator"
 
 from __future__ import annotations
 
@@ -241,11 +241,15 @@ def test_a_timer_that_fires_while_the_program_lets_it_go_does_not_make_a_replay_
     assert end.output == 2
 
 
+def _raise_key_error() -> None:
+    raise KeyError("missing")
+
+
 def test_an_exception_in_a_callback_is_reported_and_hurts_nobody_else() -> None:
     async def program(step: Any) -> Any:
         task = asyncio.ensure_future(adder(step, "a", 1)())
         task.add_done_callback(lambda _: 1 / 0)
-        asyncio.get_running_loop().call_soon({}.pop, "missing")
+        asyncio.get_running_loop().call_soon(_raise_key_error)
         return await task
 
     end = live(program)

@@ -75,6 +75,7 @@ class AttemptStarted(Entry, frozen=True, tag=3):
     count: int
     attempt: int
     config: StepConfig | None = None
+    nested: bool = False  # called inside of another step
 
 
 class AttemptInterrupted(Entry, frozen=True, tag=4):
@@ -96,6 +97,7 @@ class AttemptFailed(Entry, frozen=True, tag=5):
     error: ErrorValue
     retry_at: int
     config: StepConfig | None = None
+    nested: bool = False
 
 
 class StepErrored(Entry, frozen=True, tag=6):

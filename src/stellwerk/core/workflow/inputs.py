@@ -54,6 +54,7 @@ class StepStarted(RunInput, frozen=True, tag=33):
     attempt: int
     started_at: int
     config: StepConfig | None = None
+    nested: bool = False
 
 
 class StepRequested(RunInput, frozen=True, tag=34):

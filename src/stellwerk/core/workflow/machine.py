@@ -28,6 +28,7 @@ INTERNAL_ERROR = e.ErrorValue("WorkflowInternalError", "Attempt failed due to in
 
 _LIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.WAITING, Status.WAITING_FOR_PAUSE})
 _OPEN = _LIVE | {Status.PAUSED}
+_MAY_WAIT = frozenset({Status.QUEUED, Status.RUNNING})
 
 ALLOWED: dict[type, frozenset[Status]] = {
     i.StepDone: _LIVE,
@@ -144,7 +145,7 @@ def _step_failed(state: RunState, report: i.StepFailed, now_ms: int, out: Decisi
         out.entries.append(
             e.AttemptFailed(
                 now_ms, key, report.name, report.count, report.attempt, report.started_at, report.error,
-                now_ms + delay_ms, report.config,
+                now_ms + delay_ms, report.config, report.nested,
             )
         )  # fmt: skip
     else:
@@ -165,7 +166,11 @@ def _step_started(state: RunState, report: i.StepStarted, now_ms: int, out: Deci
     known = report.key in state.finished or (step is not None and step.running)
     if known or not _is_current(step, report.attempt) or not _may_begin(state, report.key, now_ms, out):
         return
-    out.entries.append(e.AttemptStarted(now_ms, report.key, report.name, report.count, report.attempt, report.config))
+    out.entries.append(
+        e.AttemptStarted(
+            now_ms, report.key, report.name, report.count, report.attempt, report.config, report.nested,
+        )
+    )  # fmt: skip
 
 
 def _step_requested(state: RunState, request: i.StepRequested, now_ms: int, out: Decision) -> None:
@@ -179,27 +184,40 @@ def _step_requested(state: RunState, request: i.StepRequested, now_ms: int, out:
         return
     if not _may_begin(state, key, now_ms, out):
         return
-    if state.solo and not request.nested and any(other.running for other in state.open.values()):
-        state.requested.append((key, request.name, request.count, request.config))
+    if state.solo and not request.nested and _is_busy(state):
+        if not state.queues(key):
+            state.requested.append((key, request.name, request.count, request.config))
         return
-    _grant(state, key, request.name, request.count, request.config, now_ms, out)
+    _grant(state, key, request.name, request.count, request.config, request.nested, now_ms, out)
 
 
 def _grant(
-    state: RunState, key: str, name: str, count: int, config: StepConfig | None, now_ms: int, out: Decision
+    state: RunState,
+    key: str,
+    name: str,
+    count: int,
+    config: StepConfig | None,
+    nested: bool,
+    now_ms: int,
+    out: Decision,
 ) -> None:
     step = state.open.get(key)
     attempt = step.failures + 1 if step is not None else 1
-    out.entries.append(e.AttemptStarted(now_ms, key, name, count, attempt, config))
+    out.entries.append(e.AttemptStarted(now_ms, key, name, count, attempt, config, nested))
     out.grants.append(Grant(key, attempt))
+
+
+def _is_busy(state: RunState, ended: str = "") -> bool:
+    """Whether an attempt is under way besides ``ended``. Nested ones do not count: the outer one does, and one whose
+    retry was granted before the outer attempt began again would make that wait for ever."""
+    return any(step.running and not step.nested and key != ended for key, step in state.open.items())
 
 
 def _grant_next(state: RunState, ended: str, now_ms: int, out: Decision) -> None:
     """One attempt at a time: when the one that ran has ended, the next that asked begins."""
-    if any(step.running for key, step in state.open.items() if key != ended):
-        return
-    key, name, count, config = state.requested.popleft()
-    _grant(state, key, name, count, config, now_ms, out)
+    if not _is_busy(state, ended):
+        key, name, count, config = state.requested.popleft()
+        _grant(state, key, name, count, config, False, now_ms, out)
 
 
 # -- sleeps, waits, events --------------------------------------------------------------------------------------------
@@ -242,7 +260,7 @@ def _event_sent(state: RunState, event: i.EventSent, now_ms: int, out: Decision)
     waiting = next((key for key, wait in state.waits.items() if wait.event_type == event.event_type), None)
     if waiting is not None:
         _complete_wait(state, waiting, event.event_type, now_ms, event.payload, now_ms, out)
-        out.take_up = True
+        out.take_up = state.status is not Status.PAUSED  # then it is on disk, and reaches the program after the pause
         return
     if state.events_count >= limits.EVENTS_BUFFERED_MAX:
         raise CapacityError(
@@ -262,9 +280,15 @@ def _timer_fired(state: RunState, incoming: i.TimerFired, now_ms: int, out: Deci
             error = e.ErrorValue("WorkflowTimeoutError", f"Execution timed out after {wait.timeout_ms}ms")
             out.entries.append(e.WaitTimedOut(now_ms, key, error, _group(state, out)))
             out.completions.append(Completion(key, None, error))
+    busy = state.solo and _is_busy(state)
     for key, step in state.open.items():
-        if step.retry_at is not None and step.retry_at <= now_ms:
-            _grant(state, key, step.name, step.count, None, now_ms, out)
+        if step.retry_at is None or step.retry_at > now_ms or state.queues(key):
+            continue
+        if busy and not step.nested:
+            state.requested.append((key, step.name, step.count, None))
+        else:
+            _grant(state, key, step.name, step.count, None, step.nested, now_ms, out)
+            busy = busy or (state.solo and not step.nested)
     out.take_up = out.take_up or bool(out.entries)
 
 
@@ -275,7 +299,7 @@ def _run_settled(state: RunState, report: i.RunSettled, now_ms: int, out: Decisi
     """``waiting`` is written when it lasts: a sleep of a moment is over before anybody could look."""
     due = state.next_due()
     soon = due is not None and due - now_ms < limits.PARK_AFTER_MS
-    if state.status is Status.WAITING or soon or any(step.running for step in state.open.values()):
+    if state.status not in _MAY_WAIT or soon or _is_busy(state):
         return
     if due is None and not state.waits:
         return
@@ -299,25 +323,30 @@ def _run_diverged(state: RunState, report: i.RunDiverged, now_ms: int, out: Deci
 
 def _interrupted(state: RunState, incoming: i.Interrupted, now_ms: int, out: Decision) -> None:
     running = [(key, step) for key, step in state.open.items() if step.running]
-    # Of nested attempts the innermost, which began last, is the one that was executing.
-    culprit = running[-1][0] if state.solo and running and not incoming.node else ""
+    culprit = _culprit(running) if state.solo and not incoming.node else ""
+    counted = False
     for key, step in running:
         if key == culprit or step.interruptions >= limits.INTERRUPTIONS_MAX:
             _count_interruption(state, key, step, now_ms, out)
+            counted = True
         else:
             out.entries.append(e.AttemptInterrupted(now_ms, key, step.failures + 1, incoming.cause))
     out.entries.append(e.RunInterrupted(now_ms, incoming.cause, incoming.node))
     lost = state.stalls - state.node_stalls + (not incoming.node)
     node_lost = state.node_stalls + incoming.node
-    if not culprit and (lost > limits.RUN_INTERRUPTIONS_MAX or node_lost > limits.NODE_INTERRUPTIONS_MAX):
-        message = (
-            f"The run lost its isolate {limits.RUN_INTERRUPTIONS_MAX} times without any progress between"
-            f" (last: {incoming.cause})"
-        )
+    if not counted and (lost > limits.RUN_INTERRUPTIONS_MAX or node_lost > limits.NODE_INTERRUPTIONS_MAX):
+        times = max(lost, node_lost)
+        message = f"The run lost its isolate {times} times without any progress between (last: {incoming.cause})"
         out.entries.append(e.Errored(now_ms, e.ErrorValue("WorkflowInternalError", message)))
         out.stop = "interrupted too often"
         return
     out.take_up = True
+
+
+def _culprit(running: list[tuple[str, OpenStep]]) -> str:
+    """Of attempts that ran alone with their nested ones: the innermost, which began last, was executing."""
+    nested = [key for key, step in running if step.nested]
+    return nested[-1] if nested else running[-1][0] if running else ""
 
 
 def _count_interruption(state: RunState, key: str, step: OpenStep, now_ms: int, out: Decision) -> None:
@@ -325,14 +354,17 @@ def _count_interruption(state: RunState, key: str, step: OpenStep, now_ms: int, 
     if may_retry(step.config, attempt):
         retry_at = now_ms + retry_delay_ms(step.config, attempt)
         out.entries.append(
-            e.AttemptFailed(now_ms, key, step.name, step.count, attempt, now_ms, INTERNAL_ERROR, retry_at, step.config)
-        )
+            e.AttemptFailed(
+                now_ms, key, step.name, step.count, attempt, now_ms, INTERNAL_ERROR, retry_at, step.config, step.nested,
+            )
+        )  # fmt: skip
     else:
+        delivery = 0 if step.nested else _group(state, out)
         out.entries.append(
             e.StepErrored(
-                now_ms, key, step.name, step.count, attempt, now_ms, INTERNAL_ERROR, _group(state, out), step.config
+                now_ms, key, step.name, step.count, attempt, now_ms, INTERNAL_ERROR, delivery, step.config,
             )
-        )
+        )  # fmt: skip
 
 
 def _terminate(state: RunState, incoming: i.Terminate, now_ms: int, out: Decision) -> None:

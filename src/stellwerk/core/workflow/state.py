@@ -19,10 +19,10 @@ from stellwerk.core.workflow.steps import DEFAULT_CONFIG, StepConfig
 class OpenStep:
     """A step that has begun and has no result yet."""
 
-    __slots__ = ("config", "count", "failures", "interruptions", "name", "retry_at", "running")
+    __slots__ = ("config", "count", "failures", "interruptions", "name", "nested", "retry_at", "running")
 
-    def __init__(self, name: str, count: int, config: StepConfig | None) -> None:
-        self.name, self.count = name, count
+    def __init__(self, name: str, count: int, config: StepConfig | None, nested: bool) -> None:
+        self.name, self.count, self.nested = name, count, nested
         self.config = config or DEFAULT_CONFIG
         self.failures = 0  # attempts that count
         self.interruptions = 0
@@ -83,16 +83,19 @@ class RunState:
         """When the earliest sleep, time-out or retry is due; None when nothing waits for the clock."""
         due = [*self.sleeps.values()]
         due += [wait.timeout_at for wait in self.waits.values()]
-        due += [step.retry_at for step in self.open.values() if step.retry_at is not None]
+        due += [step.retry_at for key, step in self.open.items() if step.retry_at is not None and not self.queues(key)]
         return min(due) if due else None
 
-    def open_step(self, key: str, name: str, count: int, config: StepConfig | None) -> OpenStep:
-        step = self.open.get(key)
+    def queues(self, key: str) -> bool:
+        """Whether this step waits for its turn in a run whose attempts are granted one at a time."""
+        return bool(self.requested) and any(key == queued for queued, *_ in self.requested)
+
+    def open_step(self, entry: e.AttemptStarted | e.AttemptFailed) -> OpenStep:
+        """The step of an attempt. Name, configuration and place are those of its first entry."""
+        step = self.open.get(entry.key)
         if step is None:
-            step = self.open[key] = OpenStep(name, count, config)
+            step = self.open[entry.key] = OpenStep(entry.name, entry.count, entry.config, entry.nested)
             self.steps += 1
-        elif config is not None and step.config is DEFAULT_CONFIG:
-            step.config = config
         return step
 
 
@@ -138,7 +141,7 @@ def _step_ended(state: RunState, entry: e.StepSucceeded | e.StepErrored) -> None
 
 
 def _attempt_started(state: RunState, entry: e.AttemptStarted) -> None:
-    step = state.open_step(entry.key, entry.name, entry.count, entry.config)
+    step = state.open_step(entry)
     step.running, step.retry_at = True, None
     if state.started_at is None:
         state.started_at = entry.at
@@ -152,7 +155,7 @@ def _attempt_interrupted(state: RunState, entry: e.AttemptInterrupted) -> None:
 
 
 def _attempt_failed(state: RunState, entry: e.AttemptFailed) -> None:
-    step = state.open_step(entry.key, entry.name, entry.count, entry.config)
+    step = state.open_step(entry)
     step.running, step.failures, step.retry_at = False, entry.attempt, entry.retry_at
     step.interruptions = 0
     if state.started_at is None:

@@ -21,7 +21,7 @@ from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import inputs
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, may_retry
-from stellwerk.isolate.failures import is_non_retryable, to_error_value
+from stellwerk.isolate.failures import WorkflowTimeoutError, is_non_retryable, to_error_value
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.calls import StepCall, StepCallState
 from stellwerk.wire import values
@@ -138,13 +138,17 @@ class Attempts:
                 run.send(
                     inputs.StepStarted(
                         run.number, call.key, call.name, call.count, call.attempt, call.started_at,
-                        None if call.config is DEFAULT_CONFIG else call.config,
+                        None if call.config is DEFAULT_CONFIG else call.config, call.nested,
                     )
                 )  # fmt: skip
             timeout_ms = call.config.timeout_ms
             if lasted_ms >= timeout_ms and self._is_over(call, call.attempt):
-                error = ErrorValue("WorkflowTimeoutError", f"Execution timed out after {timeout_ms}ms")
-                self._report_failure(call, error, retryable=True, delay_ms=None, fatal=False)
+                text = f"Execution timed out after {timeout_ms}ms"
+                if call.delay is None:
+                    error = ErrorValue("WorkflowTimeoutError", text)
+                    self._report_failure(call, error, retryable=True, delay_ms=None, fatal=False)
+                else:  # the callback goes on, and nobody waits for it: its task's place is free
+                    call.task = self._loop.create_task(self._failed(call, WorkflowTimeoutError(text)))
         if self._executing:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
 

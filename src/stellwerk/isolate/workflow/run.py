@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from workers._js import JsDict
 
+from stellwerk.core.limits import SLEEP_MS_MAX
 from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import entries, inputs
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
-from stellwerk.core.workflow.steps import step_key, step_limit_text
+from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_key, step_limit_text
 from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, to_error_value
+from stellwerk.isolate.logs import NOBODY, current
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
 from stellwerk.isolate.workflow.loop import OutsideStepError, SpinningError, WorkflowLoop
@@ -38,6 +40,13 @@ HUNG = (
 
 
 _running_loop = asyncio._get_running_loop
+
+
+def _place_of_nested(name: str) -> str:
+    """Where a step inside of a step is counted: within the attempt that calls it. Were it counted with all others of
+    its name, a replay would count differently, because it does not execute the outer steps that have ended."""
+    outer = current.get(NOBODY)
+    return f"{outer.key[3:]}#{outer.attempt}\t{name}" if isinstance(outer, StepCall) else name
 
 
 class StoppedError(BaseException):
@@ -62,7 +71,6 @@ class Run:
         self.send = send
         self.real_loop = asyncio.get_running_loop()
         self.loop = WorkflowLoop(self, report_unhandled)  # type: ignore[abstract]
-        self.loop.now_ms = start.created_at if start.journal else start.now
         self.stopped = False
         self.replaying = True
         self.active = 0  # step calls that execute, or wait for an answer of the node that must come soon
@@ -81,7 +89,9 @@ class Run:
         self._let_go: set[str] = set()  # timers that the program cancelled; one may have fired at the same moment
         blobs = start.blobs
         self._blobs = blobs
-        self.cursor = ReplayCursor(entries.decode(entry) for entry in start.journal)
+        self.cursor = cursor = ReplayCursor(entries.decode(entry) for entry in start.journal)
+        first_life = not (cursor.groups or cursor.attempts or cursor.started)
+        self.loop.now_ms = start.now if first_life else start.created_at
         self._task: asyncio.Task[Any] | None = None
 
     # -- the node speaks ----------------------------------------------------------------------------------------------
@@ -254,14 +264,16 @@ class Run:
         """A step: its recorded result, or that of an attempt, which is on disk before the program sees it."""
         if self.stopped:
             raise StoppedError
-        name = step.name
-        counts = self._counts
-        count = counts.get(name, 0) + 1
-        counts[name] = count
-        key = f"do:{name}-{count}"
+        name = place = step.name
         loop: Any = _running_loop()
-        future: asyncio.Future[Any] = asyncio.Future(loop=loop)
         nested = loop is not self.loop
+        if nested:
+            place = _place_of_nested(name)
+        counts = self._counts
+        count = counts.get(place, 0) + 1
+        counts[place] = count
+        key = f"do:{place}-{count}"
+        future: asyncio.Future[Any] = asyncio.Future(loop=loop)
         call = StepCall(self, key, name, count, step.fn, args, step.config, step.delay, future, nested, wants_context)
         if not self._unburdened and self._remember(call):
             return future
@@ -281,8 +293,8 @@ class Run:
     def _remember(self, call: StepCall) -> bool:
         """What the journal knows of the step goes into the call. True: it is answered."""
         recorded = self.cursor.attempts.get(call.key)
-        if recorded is not None and recorded.config is not None:
-            call.config = recorded.config  # what was resolved at the first execution wins over later changes
+        if recorded is not None:  # what was resolved at the first execution wins over later changes
+            call.config = recorded.config or DEFAULT_CONFIG
         result = self.cursor.results.get(call.key)
         if result is None or not (call.nested or not self.replaying):
             return False
@@ -349,7 +361,8 @@ class Run:
         self._timers[handle] = key
         self._settled = False
         if key not in self.cursor.started:
-            request = inputs.SleepRequested(self.number, key, "asyncio", count, int(handle.when() * 1000), True)
+            wake_at = round(min(handle.when(), self.loop.time() + SLEEP_MS_MAX / 1000) * 1000)
+            request = inputs.SleepRequested(self.number, key, "asyncio", count, wake_at, True)
             self._live(lambda: None if handle.cancelled() else self.send(request))
 
     def timer_cancelled(self, handle: asyncio.TimerHandle) -> None:
