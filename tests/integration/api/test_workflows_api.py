@@ -59,6 +59,9 @@ def test_an_instance_is_created_with_its_id_and_params_and_not_twice(tmp_path: P
             assert (await node.error("POST", RUNS, json={"instance_id": "-x"}))[0] == 400
             assert (await node.error("POST", RUNS, json={"instance_id": 7}))[0] == 400
             assert (await node.result("POST", RUNS))["id"]
+            for wait_ms in ("-1", "x", "9" * 8, "9" * 5_000):
+                status, error = await node.error("POST", RUNS, json={}, params={"wait_ms": wait_ms})
+                assert (status, error["stellwerk"]["code"]) == (400, "request.invalid")
 
     asyncio.run(scenario())
 

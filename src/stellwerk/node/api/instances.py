@@ -92,7 +92,7 @@ class InstancesApi:
     # -- changing ----------------------------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> Response:
-        """Answers when the instance is on disk; with ``?wait_ms=`` (our own) when it has ended, or when that has passed."""
+        """Answers when it is on disk; with ``?wait_ms=`` (our own) when it has ended, or when that time has passed."""
         workflow = await self._workflow(request)
         instance_id, params = self._parse_item(await read_object(request))
         made = await self._engine.create(workflow, instance_id=instance_id, params=params, trigger=TRIGGER)
@@ -185,7 +185,7 @@ class InstancesApi:
 def _wait_ms(request: Request) -> int:
     """How long the caller wants to wait for the end of the run; 0: not at all."""
     text = request.query_params.get("wait_ms", "0")
-    if not text.isdecimal() or int(text) > limits.CONTROL_WAIT_MS_MAX:
+    if not text.isdecimal() or len(text) > 9 or int(text) > limits.CONTROL_WAIT_MS_MAX:
         raise InvalidRequestError(
             f'"wait_ms" is {text[:40]!r}.', cure=f"Milliseconds from 0 to {limits.CONTROL_WAIT_MS_MAX}."
         )
