@@ -14,6 +14,11 @@ from pathlib import Path
 import pytest
 from tests.dev_node import DevNode
 
+FOLDER = os.environ.get("STELLWERK_OFFICIAL", "")
+if not FOLDER:
+    reason = "STELLWERK_OFFICIAL is not set: no folder of cloudflare/python-workers-examples"
+    pytest.skip(reason, allow_module_level=True)
+
 pytestmark = [pytest.mark.external, pytest.mark.timeout(180)]
 DAG_S = 60.0  # its two steps sleep up to 10 and 15 seconds, one after the other at worst
 Copy = Callable[[str], Path]
@@ -22,14 +27,7 @@ Copy = Callable[[str], Path]
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
     """``copy("01-hello")``: that example in a workspace of the test's own."""
-    folder = os.environ.get("STELLWERK_OFFICIAL")
-    if not folder:
-        pytest.skip("STELLWERK_OFFICIAL is not set: no folder of cloudflare/python-workers-examples")
-
-    def copy_one(example: str) -> Path:
-        return Path(shutil.copytree(Path(folder) / example, tmp_path / "workspace" / example))
-
-    return copy_one
+    return lambda example: Path(shutil.copytree(Path(FOLDER) / example, tmp_path / "workspace" / example))
 
 
 def test_01_hello_says_hello(copy: Copy, tmp_path: Path) -> None:
