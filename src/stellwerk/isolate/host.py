@@ -18,6 +18,7 @@ from stellwerk.isolate.failures import StepError, from_error_value
 from stellwerk.isolate.http_client import DirectConnect, HttpClient
 from stellwerk.isolate.invocation import Invocation
 from stellwerk.isolate.logs import current
+from stellwerk.isolate.workflow.run import Run
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 from stellwerk.wire.channel import Channel
@@ -134,7 +135,10 @@ class IsolateHost:
         live = self._invocation().live
         if live is None or asyncio.get_running_loop() is self._loop:
             return await coroutine
-        return await live.bridge(coroutine)
+        result = await live.bridge(coroutine)
+        if isinstance(result, RawResponse) and result.body is not None and not isinstance(result.body, bytes):
+            result.body = _BridgedBody(live, result.body)
+        return result
 
     def _check_depth(self, invocation: Invocation) -> None:
         if invocation.depth >= CHAINED_INVOCATIONS_MAX:
@@ -225,6 +229,30 @@ class IsolateHost:
         outgoing = self._calls.get(call)
         if outgoing is not None and outgoing.writer is not None:
             outgoing.writer.cancel()
+
+
+class _BridgedBody:
+    """A body that comes in pieces, read by workflow code: each piece is carried over from the isolate's loop."""
+
+    def __init__(self, live: Run, body: AsyncIterator[bytes]) -> None:
+        self._live, self._body = live, body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        async def piece() -> bytes | None:
+            return await anext(self._body, None)
+
+        found: bytes | None = await self._live.bridge(piece())
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    async def aclose(self) -> None:
+        close = getattr(self._body, "aclose", None)
+        if close is not None:
+            await self._live.bridge(close())
 
 
 def _split(body: bytes | AsyncIterator[bytes] | None) -> tuple[bytes | None, AsyncIterator[bytes] | None]:

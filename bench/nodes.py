@@ -1,0 +1,128 @@
+"""A node for a benchmark: started on a fresh state folder, asked over its control plane, stopped at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+WORKERS = Path(__file__).parent / "workers"
+READY_S = 30
+
+
+class Node:
+    """A running node; ``api`` talks to its workflows, ``url`` is where Workers answer."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-P", "-m", "stellwerk.node", "dev", str(WORKERS), "--state", str(self.state)]
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", "--control-port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("Ready on "):
+                break
+        else:
+            raise RuntimeError("the node did not start")
+        facts = json.loads((self.state / "node.json").read_text())
+        self.url = f"http://127.0.0.1:{facts['ingress_port']}"
+        self.control = f"http://127.0.0.1:{facts['control_port']}"
+        token = (self.state / "token").read_text().strip()
+        self.api = httpx.Client(
+            base_url=f"{self.control}/client/v4/accounts/local/workflows",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=60,
+        )
+
+    def stop(self) -> None:
+        self.api.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def create_many(self, workflow: str, count: int) -> None:
+        """``count`` instances, a hundred per call."""
+        while count > 0:
+            size = min(100, count)
+            self.api.post(f"/{workflow}/instances/batch", json=[{}] * size).raise_for_status()
+            count -= size
+
+    def create_and_wait(self, workflow: str) -> None:
+        """One instance, seen complete."""
+        answer = self.api.post(f"/{workflow}/instances?wait_ms=30000", json={})
+        answer.raise_for_status()
+        status = answer.json()["result"]["status"]
+        if status != "complete":
+            raise RuntimeError(f"{workflow} ended {status}")
+
+    def metric(self, name: str) -> float:
+        for line in httpx.get(f"{self.control}/metrics").text.splitlines():
+            if line.startswith(name) and line[len(name)] in " {":
+                return float(line.rsplit(" ", 1)[1])
+        raise KeyError(name)
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        """Reads the node's database from outside."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state}/stellwerk.db?mode=ro", uri=True)) as db:
+            return db.execute(query).fetchall()
+
+    @property
+    def rss_mib(self) -> float:
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    @property
+    def tree_rss_mib(self) -> float:
+        process = psutil.Process(self.process.pid)
+        return sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / 2**20
+
+
+@contextlib.contextmanager
+def a_node() -> Iterator[Node]:
+    folder = Path(tempfile.mkdtemp(prefix="stellwerk-bench-"))
+    node = Node(folder / "state")
+    try:
+        yield node
+    finally:
+        with contextlib.suppress(Exception):
+            node.stop()
+        if node.process.poll() is None:
+            node.process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def circumstances() -> dict[str, Any]:
+    """What a figure needs to be worth anything: machine, commit, load of others."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=True,
+    ).stdout.strip()
+    return {
+        "commit": commit,
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {platform.machine()}",
+        "python": platform.python_version(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }
