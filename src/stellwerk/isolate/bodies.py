@@ -58,7 +58,10 @@ class BodyReader:
         return chunk
 
     async def aclose(self) -> None:
-        """Nobody reads on: what still comes is dropped, and credit is granted so that the sender can end."""
+        """Nobody reads on. What still comes is dropped, and credit is granted so that the sender can end; of the answer
+        to a call of ours (an odd number) the sender is told, since it may be one that never ends."""
+        if self._call & 1 and not self._ended:
+            self._channel.send(messages.CallCancelled(self._call))
         self._closed = self._ended = True
         dropped = sum(map(len, self._chunks)) + self._owed
         self._chunks.clear()

@@ -29,12 +29,19 @@ NOBODY = Invocation("")
 class OutgoingCall:
     """A call that this isolate has started."""
 
-    __slots__ = ("answer", "reader", "writer")
+    __slots__ = ("answer", "pump", "reader", "writer")
 
     def __init__(self, answer: asyncio.Future[Any]) -> None:
         self.answer = answer
         self.reader: BodyReader | None = None
         self.writer: BodyWriter | None = None
+        self.pump: asyncio.Task[None] | None = None  # sends the request's body
+
+    def end(self) -> None:
+        """The answer is here, or will not come: nobody wants the rest of the request's body."""
+        if self.writer is not None and self.pump is not None:
+            self.writer.cancel()
+            self.pump.cancel()
 
 
 class IsolateHost:
@@ -176,17 +183,18 @@ class IsolateHost:
         )  # fmt: skip
         if stream is not None:
             outgoing.writer = BodyWriter(self._channel, call)
-            self._keep(self._loop.create_task(outgoing.writer.pump(stream)))
+            outgoing.pump = self._loop.create_task(outgoing.writer.pump(stream))
+            self._keep(outgoing.pump)
         try:
             answer: messages.HttpResponse = await outgoing.answer
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 self._channel.send(messages.CallCancelled(call))
-            if outgoing.writer is not None:
-                outgoing.writer.cancel()
+            outgoing.end()
             self._calls.pop(call, None)
             raise
         if outgoing.reader is None:
+            outgoing.end()
             self._calls.pop(call, None)
         return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
 
@@ -219,6 +227,7 @@ class IsolateHost:
         outgoing = self._calls.pop(message.call, None)
         if outgoing is not None and outgoing.reader is not None:
             outgoing.reader.finish(message.error)
+            outgoing.end()
 
     def credit(self, message: messages.Credit) -> None:
         outgoing = self._calls.get(message.call)
@@ -227,8 +236,8 @@ class IsolateHost:
 
     def cancelled(self, call: int) -> None:
         outgoing = self._calls.get(call)
-        if outgoing is not None and outgoing.writer is not None:
-            outgoing.writer.cancel()
+        if outgoing is not None:
+            outgoing.end()
 
 
 class _BridgedBody:

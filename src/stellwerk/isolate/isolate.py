@@ -7,6 +7,7 @@ entrypoint instance of its own, as on Cloudflare; runs have their own loops (``i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -42,10 +43,12 @@ from stellwerk.wire.channel import Channel
 class IncomingCall:
     """A request or RPC call that this isolate works on."""
 
-    __slots__ = ("reader", "task", "writer")
+    __slots__ = ("gone", "pump", "reader", "task", "writer")
 
     def __init__(self) -> None:
+        self.gone = False  # nobody waits for the answer any more
         self.task: asyncio.Task[None] | None = None
+        self.pump: asyncio.Task[None] | None = None  # sends a streamed answer
         self.reader: BodyReader | None = None
         self.writer: BodyWriter | None = None
 
@@ -181,12 +184,23 @@ class Isolate:
         reason: str,
         invocation: Invocation,
     ) -> None:
+        if call.gone:
+            self.channel.send(
+                messages.HttpResponse(number, status, headers, None, False, reason, invocation.pending is not None)
+            )
+            await _close(body)
+            return
         self.channel.send(messages.HttpResponse(number, status, headers, None, True, reason, True))
         call.writer = BodyWriter(self.channel, number)
         try:
-            await call.writer.pump(_chunks(body))
+            call.pump = self._loop.create_task(call.writer.pump(_chunks(body)))
+            await call.pump
+        except asyncio.CancelledError:
+            if not call.gone:
+                raise
         except Exception as error:
             self._logs.emit("error", f"The response body broke off: {error}", to_error_value(error).stack)
+        await _close(body)
         invocation.pending = invocation.pending or set()
 
     async def _serve_rpc(self, message: messages.RpcCall, call: IncomingCall) -> None:
@@ -267,15 +281,19 @@ class Isolate:
             call.writer.grant(message.size)
 
     def _on_cancelled(self, message: messages.CallCancelled) -> None:
-        """The caller has gone. As on Cloudflare the handler may go on for its waitUntil work; its body is not sent."""
+        """The caller has gone. As on Cloudflare the handler may go on for its waitUntil work; its body is not sent, and
+        a generator that makes it is ended wherever it waits."""
         if message.call & 1:
             self._host.cancelled(message.call)
             return
         call = self._calls.get(message.call)
         if call is None:
             return
+        call.gone = True
         if call.writer is not None:
             call.writer.cancel()
+        if call.pump is not None:
+            call.pump.cancel()
         if call.reader is not None:
             call.reader.finish("the client has gone")
 
@@ -358,6 +376,14 @@ async def _chunks(body: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         return
     async for chunk in body:
         yield chunk
+
+
+async def _close(body: bytes | AsyncIterator[bytes]) -> None:
+    """Lets go of a body that is not read to its end; after its end this does nothing."""
+    close = getattr(body, "aclose", None)
+    if close is not None:
+        with contextlib.suppress(Exception):  # it is the user's generator, and nobody is left to tell
+            await close()
 
 
 async def run(channel_socket: socket.socket) -> None:

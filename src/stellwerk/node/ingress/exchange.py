@@ -215,6 +215,11 @@ class Exchange:
         elif not self._mute and not self._framing.old:  # HTTP/1.0 knows no chunks and ends with the connection
             size, self._chunked = b"transfer-encoding: chunked\r\n", True
         connection.outlet.hold(b"".join((head, connection.server.stamp, size, self._ending())))
+        if (
+            self._mute
+        ):  # nothing of the body will be sent, so nobody need make it, and the client need not wait for that
+            self.finish()
+            self._tell_gone()
 
     def _ending(self) -> bytes:
         if self._close or self._connection.draining:

@@ -66,11 +66,12 @@ class Calls:
 class Relay:
     """A call of one isolate that another one answers."""
 
-    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_relays", "callee")
+    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_relays", "callee", "gone")
 
     def __init__(self, caller: Isolate, caller_call: int, relays: dict[int, Relay]) -> None:
         self._caller, self._caller_call, self._relays = caller, caller_call, relays
         self.callee: Isolate | None = None
+        self.gone = False  # the caller does not wait any more
         self._callee_call = 0
         self._early: list[bytes | messages.BodyEnd] = []  # pieces that came before the callee was up (bounded: credit)
 
@@ -83,7 +84,7 @@ class Relay:
                 callee.channel.send(messages.BodyEnd(call, piece.error))
         self._early.clear()
 
-    def _on_end(self) -> None:
+    def end(self) -> None:
         self._relays.pop(self._caller_call, None)
 
     # -- from the callee (NodeCall) -----------------------------------------------------------------------------------
@@ -91,18 +92,18 @@ class Relay:
     def answered(self, message: messages.HttpResponse | messages.RpcResult) -> None:
         self._caller.channel.send(msgspec.structs.replace(message, call=self._caller_call, pending=False))
         if not (isinstance(message, messages.HttpResponse) and message.streaming):
-            self._on_end()
+            self.end()
 
     def failed(self, message: messages.CallFailed) -> None:
         self._caller.channel.send(msgspec.structs.replace(message, call=self._caller_call, pending=False))
-        self._on_end()
+        self.end()
 
     def body(self, chunk: bytes) -> None:
         self._caller.channel.send_body(self._caller_call, chunk)
 
     def body_ended(self, error: str) -> None:
         self._caller.channel.send(messages.BodyEnd(self._caller_call, error))
-        self._on_end()
+        self.end()
 
     def credit(self, size: int) -> None:
         self._caller.channel.send(messages.Credit(self._caller_call, size))
@@ -111,7 +112,7 @@ class Relay:
         error = ErrorValue("IsolateLostError", f"The Worker that was called ended: {cause}")
         self._caller.channel.send(messages.CallFailed(self._caller_call, error, "isolate.lost"))
         self._caller.channel.send(messages.BodyEnd(self._caller_call, cause))
-        self._on_end()
+        self.end()
 
     # -- from the caller ----------------------------------------------------------------------------------------------
 
@@ -128,6 +129,8 @@ class Relay:
             self.callee.channel.send(messages.Credit(self._callee_call, size))
 
     def caller_gone(self) -> None:
+        self.gone = True
+        self.end()
         if self.callee is not None:
             self.callee.channel.send(messages.CallCancelled(self._callee_call))
 
@@ -272,7 +275,7 @@ class Traffic:
             version = self._version(isolate, binding.service, message.scope)
         except StellwerkError as error:
             self._refuse(isolate, number, error)
-            calls.relays.pop(number, None)
+            relay.end()
             return
         forwarded = msgspec.structs.replace(message, target=binding.entrypoint, props=binding.props)
         callee = self._pool.ready(version) if isinstance(version, LoadedVersion) else None
@@ -322,8 +325,10 @@ class Traffic:
             callee = await self._pool.acquire(loaded)
         except StellwerkError as error:
             self._refuse(caller, message.call, error)
+            relay.end()
             return
-        self._forward(relay, callee, message)
+        if not relay.gone:
+            self._forward(relay, callee, message)
 
     def _refuse(self, isolate: Isolate, call: int, error: StellwerkError) -> None:
         name = "WorkerLoopError" if isinstance(error, WorkerLoopError) else "Error"
