@@ -135,7 +135,8 @@ def chance(channel: Channel, env: dict[str, Any]) -> float:
 
 
 def garbage(channel: Channel, env: dict[str, Any]) -> None:
-    channel.write(b"\xff\xff\xff\xff\xff\xff")
+    assert channel._transport is not None
+    channel._transport.write(b"\xff\xff\xff\xff\xff\xff")
 
 
 def log(channel: Channel, env: dict[str, Any]) -> None:

@@ -176,13 +176,6 @@ class ANode:
                 process.wait()
             self.output.close()
 
-    def terminate(self) -> None:
-        """SIGTERM without waiting."""
-        os.kill(self.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.stop(by=signal.SIGKILL)
-
     def __enter__(self) -> ANode:
         return self.start()
 
@@ -262,11 +255,6 @@ class ANode:
             return None
 
         return self.output.wait_for(match, since=since)
-
-    @property
-    def now(self) -> int:
-        """How many lines have come: ``since`` for what comes next."""
-        return len(self.output.lines)
 
 
 def _fits(value: Any, wanted: Any) -> bool:

@@ -118,7 +118,7 @@ class Default(WorkerEntrypoint):
         alive["now"] += 1
         alive["most"] = max(alive["most"], alive["now"])
         while alive["most"] < 200:
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # bounded by the time-out of its client
         alive["now"] -= 1
         return Response.json(alive)
 """
