@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 SABOTAGES = sorted(path.name for path in (HERE / "sabotage").iterdir() if path.is_dir())
 SEED = "stellwerk-8"  # with it, the first forty orders already show every kind of mishap
 START_S = 30.0  # a cold start on a busy machine; usually it takes about one second
-DEADLINE_S = 55.0
+DEADLINE_S = 50.0
 QUIET_S = 3.0  # a run that is missing while all others are over for so long will not appear any more
 POLL_S = 0.4
 SECOND_KILL_AFTER = 0.75  # of the orders answered
@@ -55,6 +55,7 @@ class Demo:
     folder: Path
     lines: list[dict[str, Any]]
     sabotage: str
+    shipping_timeout_s: int
     answers: list[Answer] = field(default_factory=list)
     statuses: dict[str, str] = field(default_factory=dict)
     recoveries_s: list[float] = field(default_factory=list)
@@ -196,7 +197,11 @@ def prepare_workers(demo: Demo) -> None:
     outside = f"http://127.0.0.1:{demo.outside_port}"
     write_vars(workers / "gateway", API_TOKEN=demo.tokens["shop"], CARRIER_TOKEN=demo.tokens["carrier"])
     write_vars(workers / "gateway", ORDER_SIGNING_KEY=demo.tokens["signing"])
-    write_vars(workers / "orders", ORDER_SIGNING_KEY=demo.tokens["signing"], SHIPPING_TIMEOUT="8 seconds")
+    write_vars(
+        workers / "orders",
+        ORDER_SIGNING_KEY=demo.tokens["signing"],
+        SHIPPING_TIMEOUT=f"{demo.shipping_timeout_s} seconds",
+    )
     write_vars(workers / "charge", PAYMENT_URL=outside)
     write_vars(workers / "notify", CRM_URL=outside)
     if demo.sabotage:
@@ -236,7 +241,7 @@ def verdict(demo: Demo, report: Report, left_running: list[int]) -> bool:
 
 async def run_demo(options: argparse.Namespace, folder: Path) -> bool:
     lines = [json.loads(line) for line in (HERE / "orders.jsonl").read_text().splitlines()][: options.orders]
-    demo = Demo(folder=folder, lines=lines, sabotage=options.sabotage)
+    demo = Demo(folder=folder, lines=lines, sabotage=options.sabotage, shipping_timeout_s=options.shipping_timeout)
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
@@ -263,6 +268,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Orders through six Workers, while their node is killed twice.")
     parser.add_argument("--orders", type=int, default=300, help="how many lines of orders.jsonl to post (at least 20)")
     parser.add_argument("--sabotage", choices=["", *SABOTAGES], default=os.environ.get("SABOTAGE", ""))
+    parser.add_argument("--shipping-timeout", type=int, default=8, help="seconds that a run waits for its parcel")
     parser.add_argument("--keep", action="store_true", help="leave the temporary folder for a look at its files")
     options = parser.parse_args()
     if options.sabotage not in ("", *SABOTAGES):

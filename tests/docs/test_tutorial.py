@@ -1,7 +1,7 @@
 """The tutorial is true: each command in it is run, in order, and says what the page says it says.
 
 Blocks tagged ``console`` have commands after ``$`` and what they print below. In the expected text ``...`` stands for
-anything, within a line or for whole lines, and runs of spaces count as one. ``console background`` starts a program and
+anything, within a line or for whole lines, and runs of blanks count as one. ``console background`` starts a program and
 waits for its last line; ``console repeat`` is for "ask until it looks like this". Ports are replaced by free ones.
 """
 
@@ -59,7 +59,8 @@ def is_as_expected(expected: str, printed: str) -> bool:
         pattern += r" *\n"
     return (
         expected == ""
-        or re.fullmatch(pattern, "".join(f"{line.strip()}\n" for line in printed.splitlines())) is not None
+        or re.fullmatch(pattern, "".join(f"{line.strip()}\n" for line in printed.replace("\t", " ").splitlines()))
+        is not None
     )
 
 
@@ -68,6 +69,7 @@ def is_as_expected(expected: str, printed: str) -> bool:
     [
         ("", "anything", True),
         ("a b\n", "a   b\n", True),
+        ("a  b\n", "a\tb\n", True),  # a table, and how it is printed into a pipe
         ("a\n", "a\nb\n", False),
         ("a\n...\n", "a\nb\nc\n", True),
         ("...\nc\n", "a\nb\nc\n", True),

@@ -6,7 +6,7 @@ import honest
 
 __all__ = ["Default"]
 
-LATER_S = 1.0
+LATER_S = 0.5
 
 
 class Default(honest.Default):
