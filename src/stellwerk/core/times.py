@@ -17,6 +17,7 @@ DAY_MS = 24 * HOUR_MS
 WEEK_MS = 7 * DAY_MS
 MONTH_MS = 30 * DAY_MS
 YEAR_MS = 365 * DAY_MS
+DURATION_MS_MAX = 1 << 53  # 285,000 years: longer ones count as this, so that sums of times stay exact and storable
 
 _UNITS = {
     "millisecond": 1,
@@ -39,13 +40,13 @@ def parse_duration_ms(value: object) -> int:
     if isinstance(value, bool):
         raise ValueError(f"not a duration: {value!r}")
     if isinstance(value, int | float):
-        if not math.isfinite(value) or value < 0:
+        if not 0 <= value < math.inf:
             raise ValueError(f"not a duration: {value!r}")
-        return math.ceil(value)
+        return math.ceil(min(value, DURATION_MS_MAX))
     if isinstance(value, str):
         found = _DURATION.fullmatch(value)
         if found:
-            return math.ceil(float(found[1]) * _UNITS[found[2].lower()])
+            return math.ceil(min(float(found[1]) * _UNITS[found[2].lower()], DURATION_MS_MAX))
     raise ValueError(f'not a duration: {value!r}; expected milliseconds, or a string such as "30 seconds"')
 
 

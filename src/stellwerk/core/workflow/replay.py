@@ -9,7 +9,7 @@ for, program and journal disagree: a *divergence*.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from stellwerk.core.workflow import entries as e
@@ -24,6 +24,7 @@ class OpenAttempt:
     failures: int = 0
     retry_pending: bool = False  # the node owns the timer and will grant the next attempt
     config: StepConfig | None = None
+    nested: bool = False
 
 
 @dataclass(slots=True)
@@ -58,9 +59,9 @@ class ReplayCursor:
             case e.WaitCompleted():
                 self._ended(Completion(entry.key, entry.payload, None, entry.event_at), entry.delivery, entry.at)
             case e.AttemptFailed():
-                self.attempts[entry.key] = OpenAttempt(entry.attempt, True, entry.config)
+                self.attempts[entry.key] = OpenAttempt(entry.attempt, True, entry.config, entry.nested)
             case e.AttemptStarted():
-                attempt = self.attempts.setdefault(entry.key, OpenAttempt(config=entry.config))
+                attempt = self.attempts.setdefault(entry.key, OpenAttempt(config=entry.config, nested=entry.nested))
                 attempt.retry_pending = False
             case e.SleepStarted():
                 self.started[entry.key] = entry.wake_at
@@ -80,12 +81,21 @@ class ReplayCursor:
             self.groups.append(Group(delivery, at))
         self.groups[-1].completions.append(completion)
 
+    def begun(self) -> Iterator[str]:
+        """What has begun and not ended: the program, once it has seen all groups, has to have asked for each of it."""
+        for key in self.started:
+            if key not in self.results and key not in self.cancelled:
+                yield key
+        for key, attempt in self.attempts.items():
+            if not attempt.nested:
+                yield key
 
-def divergence_text(key: str, asked: Iterable[str]) -> str:
-    """What a divergence tells: which recorded completion nobody asked for, and what was asked for instead."""
+
+def divergence_text(key: str, asked: Iterable[str], what: str = "ended") -> str:
+    """What a divergence tells: what the journal has and nobody asked for, and what was asked for instead."""
     waiting = ", ".join(sorted(asked)) or "nothing"
     return (
-        f"The journal says that {key} ended here, but the program has not asked for it; it waits for {waiting}. "
+        f"The journal says that {key} {what} here, but the program has not asked for it; it waits for {waiting}. "
         "The code of this Worker does not take the path that this run took before: run it on its own version again, "
         "or keep names and order of its steps."
     )

@@ -15,7 +15,9 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from stellwerk.core.limits import SETTLE_CALLBACKS_MAX
 
@@ -70,6 +72,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready: deque[_Handle] = deque()
         self._timers = timers
         self._on_unhandled = on_unhandled
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.now_ms = 0
         self.closed = False
 
@@ -100,6 +103,21 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     )
         finally:
             _set_running(outer)
+
+    def abandon(self) -> None:
+        """Closes what has not ended, here and now. Left to the garbage collector, the ``finally`` of a program would
+        run at any time, on whichever loop runs then: another run's."""
+        self.closed = True
+        outer = _get_running()
+        _set_running(self)
+        try:
+            for task in [task for task in self._tasks if not task.done()]:
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(BaseException):
+                    task.get_coro().close()
+        finally:
+            _set_running(outer)
+        self._ready.clear()
 
     # -- what asyncio asks of a loop ----------------------------------------------------------------------------------
 
@@ -143,7 +161,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
         **_: object,
     ) -> asyncio.Task[Any]:
-        return asyncio.Task(coro, loop=self, name=None if name is None else str(name), context=context)
+        task = asyncio.Task(coro, loop=self, name=None if name is None else str(name), context=context)
+        self._tasks.add(task)
+        return task
 
     def get_debug(self) -> bool:
         return False

@@ -119,11 +119,10 @@ class Run:
 
     def stop(self) -> None:
         """Forgets the run. Its coroutine is closed without a word; attempts under way are cancelled."""
-        self.stopped = self.loop.closed = True
+        self.stopped = True
         self._attempts.forget(self)
         self._pending.clear()
-        if self._task is not None and not self._task.done():
-            self._task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.loop.abandon()
         self._on_end(self)
 
     def go_on(self) -> None:
@@ -146,8 +145,7 @@ class Run:
         """Hands over the next recorded group; when none is left, live operation begins. False: wait for the world."""
         groups = self.cursor.groups
         if not groups:
-            self._go_live()
-            return True
+            return self._go_live()
         group = groups[0]
         for completion in group.completions:
             if completion.key not in self._pending and completion.key not in self._let_go:
@@ -158,7 +156,12 @@ class Run:
         self._hand_over(group.completions, group.at)
         return True
 
-    def _go_live(self) -> None:
+    def _go_live(self) -> bool:
+        if not self.bridged:
+            for key in self.cursor.begun():
+                if key not in self._pending and key not in self._let_go:
+                    self._diverge(divergence_text(key, self._pending, "began"))
+                    return False
         self.replaying = False
         self.loop.now_ms = max(self.loop.now_ms, self.start_message.now)
         deferred, self._deferred = self._deferred, []
@@ -166,6 +169,7 @@ class Run:
             begin()
         cursor = self.cursor
         self._unburdened = not (self.start_message.careful or cursor.results or cursor.attempts)
+        return True
 
     def _from_backlog(self) -> bool:
         """Hands over the next group that came during the replay. False: there is none."""
@@ -356,6 +360,8 @@ class Run:
     # -- timers of asyncio (loop.Timers) ------------------------------------------------------------------------------
 
     def timer_started(self, handle: asyncio.TimerHandle) -> None:
+        if self.stopped:
+            return
         key, count = self.next_key("timer", "asyncio")
         self._pending[key] = TimerCall(handle)
         self._timers[handle] = key

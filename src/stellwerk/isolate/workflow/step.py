@@ -12,9 +12,11 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from types import FunctionType
 from typing import Any
 
 from stellwerk.core.ids import is_event_type, is_step_name
+from stellwerk.core.limits import SLEEP_MS_MAX
 from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, InvalidStepConfigError, StepConfig, parse_config
 from stellwerk.isolate.failures import WorkflowFatalError
@@ -31,7 +33,8 @@ REMEMBERED_MAX = 4_096  # code objects and names that are looked at once only; t
 
 def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
     """Names of a callback's parameters, remembered by its code: a step in a loop is declared again and again."""
-    code = getattr(fn, "__code__", None)
+    # What a method is bound to, and what functools.wraps has noted, is not in the code.
+    code = fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
     names = _parameters.get(code)
     if names is None or code is None:
         names = tuple(inspect.signature(fn).parameters)
@@ -64,7 +67,7 @@ class StepFunction:
 
     async def __call__(self) -> Any:
         step, names = self.step, self.names
-        if names:
+        if names or self.depends:
             args = await step._arguments(self)
             value = await step._run.perform(self, args, "ctx" in names)
         else:
@@ -125,7 +128,7 @@ class WorkflowStep:
     async def sleep_until(self, name: str, timestamp: object) -> None:
         """Sleeps until a time: a datetime (naive: local time), an ISO string, or milliseconds since the epoch."""
         _check_name(name)
-        wake_at = _moment_ms(timestamp)
+        wake_at = min(_moment_ms(timestamp), now_ms() + SLEEP_MS_MAX)
         if wake_at < now_ms() and not self._run.slept_before(name):
             raise ValueError("You can't sleep until a time in the past, time-traveler")
         await self._run.sleep_until_ms(name, wake_at)
