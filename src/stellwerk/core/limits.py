@@ -37,6 +37,9 @@ STREAM_CREDIT_BYTES: Final = 256 * KIB  # what a sender may have under way per s
 RPC_VALUE_BYTES_MAX: Final = 32 * MIB  # CF: 32 MiB per RPC message
 VALUE_DEPTH_MAX: Final = 200  # nesting of a value; deeper is refused instead of exhausting the stack
 
+# -- processes --------------------------------------------------------------------------------------------------------
+COLLECT_THRESHOLDS: Final = (10_000, 50, 100)  # of the cycle collector; CPython's 700 took a fifth of a durable step
+
 # -- isolates ---------------------------------------------------------------------------------------------------------
 ISOLATE_START_TIMEOUT_MS: Final = 30_000  # imports of large packages on a cold disk; CF allows 1 s of CPU
 ISOLATE_IDLE_MS: Final = 60_000

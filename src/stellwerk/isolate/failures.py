@@ -60,11 +60,16 @@ def to_error_value(error: BaseException, *, hide_frames_of: str = "stellwerk") -
     name = error.name if isinstance(error, StepError) else cls.__name__
     return ErrorValue(
         name=name,
-        message=text[:MESSAGE_CHARS_MAX],
-        stack=user_traceback(error),
+        message=sendable(text[:MESSAGE_CHARS_MAX]),
+        stack=sendable(user_traceback(error)),
         module="" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}",
         args=args,
     )
+
+
+def sendable(text: str) -> str:
+    """Text without halves of characters (lone surrogates), which no message can carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def user_traceback(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from workers.request import Request
 from workers.response import raw_parts
 from workers.rpc import wrap_env
 
-from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
+from stellwerk.core.limits import COLLECT_THRESHOLDS, INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.core.workflow import inputs
 from stellwerk.isolate.bodies import BodyReader, BodyWriter
 from stellwerk.isolate.failures import to_error_value
@@ -115,6 +116,9 @@ class Isolate:
             self.channel.send(messages.BootFailed(to_error_value(error)))
             self.channel.close()
             return
+        gc.collect()
+        gc.set_threshold(*COLLECT_THRESHOLDS)
+        gc.freeze()  # the Worker's module lives as long as the isolate: no collection has to look at it
         self.channel.send(messages.Ready(messages.PROTOCOL, self._worker.exports, self._worker.import_ms))
 
     def _on_drain(self, message: messages.Drain) -> None:
@@ -225,7 +229,8 @@ class Isolate:
     async def _failed(self, number: int, error: BaseException, invocation: Invocation) -> None:
         value = to_error_value(error)
         self._logs.emit("error", f"Uncaught {value.name}: {value.message}", value.stack)
-        self.channel.send(messages.CallFailed(number, value, pending=invocation.pending is not None))
+        code = WorkerLoopError.code if value.name == WorkerLoopError.__name__ else WorkerError.code
+        self.channel.send(messages.CallFailed(number, value, code, invocation.pending is not None))
         await self._finish(number, invocation)
 
     async def _finish(self, number: int, invocation: Invocation) -> None:

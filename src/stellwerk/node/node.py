@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from stellwerk import __version__
+from stellwerk.core import limits
 from stellwerk.core.ids import LOCAL_ACCOUNT
 from stellwerk.node.api.ports import Ports
 from stellwerk.node.api.server import ControlServer
@@ -106,6 +107,7 @@ class Node:
         await self._begin(self.ingress)
         self._write_node_file(folder)
         gc.collect()
+        gc.set_threshold(*limits.COLLECT_THRESHOLDS)
         gc.freeze()  # what is made by now lives as long as the node: later collections need not look at it
         self.ready = True
 

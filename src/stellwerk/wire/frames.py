@@ -1,8 +1,8 @@
 """Frames: bytes to messages and back, with no I/O.
 
 A frame is four bytes of length (little endian, of what follows), one byte of kind, and the rest. ``MESSAGE`` carries a
-msgpack value of ``wire/isolate.py``; ``BODY`` carries four bytes of call id and then raw bytes, so that a body is
-never copied through msgpack.
+msgpack array of messages of ``wire/isolate.py``; ``BODY`` carries four bytes of call id and then raw bytes, so that a
+body is never copied through msgpack.
 """
 
 from __future__ import annotations

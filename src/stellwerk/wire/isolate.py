@@ -253,3 +253,5 @@ AnyMessage = (
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 decode = msgspec.msgpack.Decoder(AnyMessage).decode
+decode_batch = msgspec.msgpack.Decoder(list[AnyMessage]).decode
+"""The content of a MESSAGE frame: what was sent in one go is one array, which costs less than a frame for each."""
