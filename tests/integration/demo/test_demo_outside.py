@@ -211,8 +211,8 @@ def test_the_carrier_tells_the_gateway_until_it_is_acknowledged_and_some_orders_
             assert world.records("shipped") == []
             world.gateway_status = 202
             async with asyncio.timeout(10):
-                while len(world.records("shipped")) < 2:
-                    await asyncio.sleep(0.01)  # another process writes the file
+                while len(world.records("shipped")) < 2:  # noqa: ASYNC110  (another process writes the file)
+                    await asyncio.sleep(0.01)
             assert sorted(record["copy"] for record in world.records("shipped")) == [0, 1]
 
     asyncio.run(scenario())
