@@ -72,7 +72,10 @@ class Node:
         )
         await self._begin(pool)
         self._store = store = await SqliteStore.open(
-            folder.database, owner=self.clock.new_uuid(), now_ms=self.clock.now_ms()
+            folder.database,
+            owner=self.clock.new_uuid(),
+            now_ms=self.clock.now_ms(),
+            on_commit=self.counters.commit_latency.observe,
         )
         turn.pending = lambda: store.pending
         self.deployments = deployments = Deployments(store, folder.path, self.clock, log=self.log)
@@ -117,6 +120,7 @@ class Node:
 
     def _ports(self, folder: StateFolder, store: SqliteStore) -> Ports:
         gauges = Gauges(isolates=self._isolates_by_status, queues=lambda: {"runs": self.engine.runs.dispatcher.queued})
+        gauges.ingress = self.ingress
         gauges.counted.append(("runs", self.engine.counters))
         return Ports(
             deployments=self.deployments,
@@ -145,6 +149,7 @@ class Node:
             "isolation": {"level": "floor", "active": ["own process", "clean environment", "no_new_privs", "rlimits"]},
             "ingress": f"http://{self.config.ip}:{self.ingress.port}",
             "isolates": self.pool.snapshot(),
+            "problems": {worker: str(problem) for worker, problem in self.deployments.problems.items()},
         }
 
     def _write_node_file(self, folder: StateFolder) -> None:

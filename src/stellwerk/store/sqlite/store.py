@@ -7,7 +7,7 @@ so that each can be read, and run, alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stellwerk.core.workflow.status import Status
@@ -89,22 +89,39 @@ class _DeploymentRoom(_Threads):
 class SqliteStore(_WorkflowRoom, _DeploymentRoom):
     """A ``Store`` in one SQLite file. Belongs to the event loop in which it was opened."""
 
-    def __init__(self, path: Path, opened: Opened, *, inline_when_alone: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        opened: Opened,
+        *,
+        inline_when_alone: bool = False,
+        on_commit: Callable[[float], None] | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(Writer(path, opened, loop, inline_when_alone=inline_when_alone), Reader(opened.reader, loop))
+        writer = Writer(path, opened, loop, inline_when_alone=inline_when_alone, on_commit=on_commit)
+        super().__init__(writer, Reader(opened.reader, loop))
         self._settings = opened.settings
         self.epoch = opened.epoch
 
     @classmethod
-    async def open(cls, path: Path, *, owner: str, now_ms: int, inline_when_alone: bool = False) -> SqliteStore:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        owner: str,
+        now_ms: int,
+        inline_when_alone: bool = False,
+        on_commit: Callable[[float], None] | None = None,
+    ) -> SqliteStore:
         """Opens or creates the database at ``path`` and makes ``owner`` (the node's id) its holder.
 
         Whoever held it before is fenced: its next commit fails. ``inline_when_alone`` commits a small decision on the
         event loop itself when nothing else waits: less latency for a single caller, and the loop stands still for that
-        commit. Raises ``StateFolderError`` (not ours, damaged, of a newer release) and ``StorageError``.
+        commit. ``on_commit`` is told, by the writing thread, how many milliseconds each commit took. Raises
+        ``StateFolderError`` (not ours, damaged, of a newer release) and ``StorageError``.
         """
         opened = await asyncio.to_thread(open_database, path, owner=owner, now_ms=now_ms)
-        return cls(path, opened, inline_when_alone=inline_when_alone)
+        return cls(path, opened, inline_when_alone=inline_when_alone, on_commit=on_commit)
 
     @property
     def pending(self) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,13 @@ class Writer:
     """Owns the writing connection. All methods are for the event loop's thread."""
 
     def __init__(
-        self, path: Path, opened: Opened, loop: asyncio.AbstractEventLoop, *, inline_when_alone: bool = False
+        self,
+        path: Path,
+        opened: Opened,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        inline_when_alone: bool = False,
+        on_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._path = path
         self._loop = loop
@@ -49,6 +56,7 @@ class Writer:
         self._closing: asyncio.Future[None] | None = None
         self._fenced: FencedError | None = None
         self.commits = 0
+        self._on_commit = on_commit
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -133,10 +141,13 @@ class Writer:
         try:
             if self._db is None:
                 self._db = reopen_writer(self._path)
+            begin = time.perf_counter()
             failures = self._group_writer.write(self._db, group)
         except Exception as error:
             return self._discard(error)
         self.commits += 1
+        if self._on_commit is not None:
+            self._on_commit((time.perf_counter() - begin) * 1000)
         return failures
 
     def _discard(self, error: Exception) -> StellwerkError:
