@@ -212,7 +212,7 @@ def test_the_carrier_tells_the_gateway_until_it_is_acknowledged_and_some_orders_
             world.gateway_status = 202
             async with asyncio.timeout(10):
                 while len(world.records("shipped")) < 2:  # noqa: ASYNC110  (another process writes the file)
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # bounded
             assert sorted(record["copy"] for record in world.records("shipped")) == [0, 1]
 
     asyncio.run(scenario())
