@@ -16,7 +16,7 @@ USE_OWED = {"STEP_TIMEOUT_MS"}  # StepConfig says "10 minutes", since a program 
 UNIT_IN_NAME = re.compile(r"_(MS|BYTES|MB|CHARS|MAX|COUNT)(_MAX)?$")
 COUNTED_WITHOUT_UNIT = {
     # What is counted is the last word, or nothing else could be meant.
-    "STEPS_PER_INSTANCE", "STEP_RETRIES", "ISOLATE_LOAD_SCALE_UP", "VERSIONS_KEPT", "PAGE_SIZE",
+    "COLLECT_THRESHOLDS", "STEPS_PER_INSTANCE", "STEP_RETRIES", "ISOLATE_LOAD_SCALE_UP", "VERSIONS_KEPT", "PAGE_SIZE",
 }  # fmt: skip
 
 

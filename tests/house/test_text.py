@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.house.code import ROOT, name_of, python_files, text_of, tracked_files, tree_of
+from tests.house.code import ROOT, Function, name_of, python_files, text_of, tracked_files, tree_of
 
 MACHINE = [
     r"/wo" + r"rk/",
@@ -75,18 +76,30 @@ def test_the_version_is_one() -> None:
     assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+PROGRAMS = {"worker.py", "behaviours.py", "bench.py"}
+"""Not tests: Workers that take their time, because that is what is tested, and a measurement."""
+
+WORKFLOW_PROGRAMS = ROOT / "tests" / "unit" / "isolate_workflow"  # their loop's clock is virtual: a sleep is a timer
+
+
 def test_no_test_sleeps() -> None:
-    """Signals and deadlines, not hopes. A pause in a loop that has a deadline is a poll; its line says ``bounded``."""
-    sleeps = re.compile(r"(?<!['\"])\b(time|asyncio|anyio)\.sleep\(")
+    """Signals and deadlines, not hopes. A pause is a poll when the function that it stands in has a deadline."""
     wrong = [
-        f"{name_of(path)}:{number}: {line.strip()}"
+        f"{name_of(path)}:{call.lineno}: in {function.name}"
         for path in python_files("tests")
-        for number, line in enumerate(text_of(path).splitlines(), 1)
-        if sleeps.search(line) and not _bounded(path, number)
+        if path.name not in PROGRAMS and WORKFLOW_PROGRAMS not in path.parents
+        for function in ast.walk(tree_of(path))
+        if isinstance(function, Function)
+        for call in _sleeps(function)
+        if not re.search(r"deadline|timeout|bounded", ast.get_source_segment(text_of(path), function) or "")
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def _bounded(path: Path, number: int) -> bool:
-    line = text_of(path).splitlines()[number - 1]
-    return path.stem == "bench" or "bounded" in line or "sleep(0)" in line
+def _sleeps(function: Function) -> Iterator[ast.Call]:
+    """Calls of ``sleep`` with a time: ``sleep(0)`` only gives way."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "anyio.sleep", "asyncio.sleep"):
+            waits = node.args and not (isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
+            if waits:
+                yield node
