@@ -1,0 +1,185 @@
+"""The siege: clients keep a node busy and write down what they are told, while its processes are killed.
+
+What happens is drawn from one seed. Moments are not: a kill comes when the ledger has seen so and so many further
+effects, so it hits a node at work however fast or slow the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+from tests.fault.kill import checker
+from tests.fault.kill.node_process import ACCOUNT, LedgerProcess, NodeProcess, kill_process
+from tests.fault.kill.worker import LOAD_STAGES, NAP_BEFORE_STAGE
+
+CLIENTS = 3
+IN_FLIGHT_MAX = 48  # runs; enough to hit, few enough that one crash is healed soon
+EFFECTS_BETWEEN_KILLS = (10, 180)
+END_WITHIN_S = 40.0
+LOOK_EVERY_S = 0.02
+WORKFLOW = "load"
+
+
+@dataclass
+class Siege:
+    """One run of the kill test in ``folder``; ``judge`` gives the checker's verdict."""
+
+    folder: Path
+    node: NodeProcess
+    ledger: LedgerProcess
+    seed: int
+    kills: dict[str, int]
+    peace_s: float = 40.0
+    effects_between: tuple[int, int] = EFFECTS_BETWEEN_KILLS
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    recovered_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self._clients = (self.folder / "clients.jsonl").open("w")
+        self._faults = (self.folder / "faults.jsonl").open("w")
+        self._open: set[str] = set()  # acknowledged, not seen ended
+        self._room = asyncio.Event()
+        plan = {"stages": LOAD_STAGES, "nap_before_stage": NAP_BEFORE_STAGE, "kills": self.kills, "seed": self.seed}
+        (self.folder / "plan.json").write_text(json.dumps(plan))
+
+    async def run(self) -> None:
+        """The whole siege: load and kills, then peace until everything has ended, then the final look."""
+        with self._clients, self._faults:
+            async with asyncio.TaskGroup() as group:  # a client that breaks ends the siege
+                for number in range(CLIENTS):
+                    group.create_task(self._create_runs(number))
+                group.create_task(self._look())
+                await self._kill_all()
+                self.over.set()
+            await self.node.until_ended(WORKFLOW, self.peace_s)  # what has not ended by then, the checker names
+        await self._write_final()
+
+    async def _write_final(self) -> None:
+        with (self.folder / "final.jsonl").open("w") as file:
+            for instance in await self.node.instances(WORKFLOW):
+                _write(file, await self.node.describe(WORKFLOW, instance))
+
+    def judge(self) -> list[str]:
+        return checker.check(checker.read_history(self.folder))
+
+    # -- kills --------------------------------------------------------------------------------------------------------
+
+    async def _kill_all(self) -> None:
+        victims = [kind for kind, count in self.kills.items() for _ in range(count)]
+        self.chance.shuffle(victims)
+        for victim in victims:
+            await self.ledger.reaches(await self.ledger.count() + self.chance.randint(*self.effects_between))
+            await (self._kill_node() if victim == "node" else self._kill_isolate())
+
+    async def _kill_node(self) -> None:
+        load = len(self._open)
+        begun = time.monotonic()
+        await self.node.kill()
+        await self.node.start()
+        self.recovered_s.append(time.monotonic() - begun)
+        self._fault("node", begun, time.monotonic(), load)
+
+    async def _kill_isolate(self) -> None:
+        """One that has something to do: it is looked for until there is one."""
+        deadline = time.monotonic() + END_WITHIN_S
+        while not (busy := [isolate for isolate in await self.node.isolates() if isolate["load"] and isolate["pid"]]):
+            assert time.monotonic() < deadline, "no isolate has anything to do"
+        victim = self.chance.choice(busy)
+        begun, ended = await kill_process(victim["pid"])
+        self._fault("isolate", begun, ended, victim["load"], isolate=victim["pid"])
+
+    def _fault(self, kind: str, begun: float, ended: float, load: int, **more: int) -> None:
+        _write(self._faults, {"kind": kind, "from": begun, "to": ended, "load": load, **more})
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    async def _create_runs(self, client: int) -> None:
+        chance = random.Random(f"{self.seed}/{client}")
+        senders: list[asyncio.Task[None]] = []
+        number = 0
+        while not self.over.is_set():
+            if len(self._open) >= IN_FLIGHT_MAX:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            instance = f"s{self.seed}-c{client}-{number}"
+            number += 1
+            params = {
+                "work_ms": chance.randint(0, 25),
+                "nap_ms": chance.choice([1, 30, 120, 1_300]),  # the last one leaves memory meanwhile
+                "fails": chance.choice([0, 0, 0, 1, 2]),
+            }
+            await self._until_known("create", instance, params)
+            self._open.add(instance)
+            senders.append(asyncio.create_task(self._send_event(instance, chance.random() * 0.4)))
+        await asyncio.gather(*senders)
+
+    async def _send_event(self, instance: str, after_s: float) -> None:
+        """Some come before the run waits for them, some after."""
+        await asyncio.sleep(after_s)  # bounded
+        await self._until_known("event", instance, {"for": instance})
+
+    async def _until_known(self, op: str, instance: str, params: dict[str, Any]) -> None:
+        """Repeats the call under the same id until its outcome is known. Every try is written down."""
+        deadline = time.monotonic() + END_WITHIN_S
+        tried = False
+        while True:
+            self._said(op, instance, "invoke", params=params)
+            try:
+                answer = await self._ask(op, instance, params)
+            except httpx.TransportError:
+                self._said(op, instance, "unknown")
+            else:
+                # After an unknown outcome a conflict is the proof that the first try had succeeded.
+                done = answer.status_code == 200 or (answer.status_code == 409 and tried)
+                self._said(op, instance, "ok" if done else "fail", status=answer.status_code, text=answer.text[:200])
+                if done or (op == "event" and answer.status_code == 404):
+                    return  # a run that is not there although it was acknowledged is the checker's business
+                await asyncio.sleep(LOOK_EVERY_S)  # bounded
+            tried = True
+            assert time.monotonic() < deadline, f"{op} {instance}: no answer"
+            await asyncio.wait_for(self.node.up.wait(), END_WITHIN_S)
+
+    async def _ask(self, op: str, instance: str, params: dict[str, Any]) -> httpx.Response:
+        if op == "create":
+            return await self.node.call(
+                "POST", f"{ACCOUNT}/{WORKFLOW}/instances", {"instance_id": instance, "params": params}
+            )
+        return await self.node.call("POST", f"{ACCOUNT}/{WORKFLOW}/instances/{instance}/events/signal", params)
+
+    async def _look(self) -> None:
+        """Reads runs while they go on; what was read once must not change. Also notes which have ended."""
+        chance = random.Random(f"{self.seed}/reader")
+        while not self.over.is_set():
+            await asyncio.sleep(LOOK_EVERY_S)  # bounded
+            await asyncio.wait_for(self.node.up.wait(), END_WITHIN_S)
+            for instance in chance.sample(sorted(self._open), min(len(self._open), 6)):
+                try:
+                    answer = await self.node.call("GET", f"{ACCOUNT}/{WORKFLOW}/instances/{instance}")
+                except httpx.TransportError:
+                    break
+                if answer.status_code != 200:
+                    self._said("describe", instance, "fail", status=answer.status_code)
+                    self._open.discard(instance)
+                    continue
+                found = answer.json()["result"]
+                self._said("describe", instance, "read", found=found)
+                if found["status"] in checker.TERMINAL:
+                    self._open.discard(instance)
+            self._room.set()
+        self._room.set()
+
+    def _said(self, op: str, instance: str, phase: str, **more: Any) -> None:
+        _write(self._clients, {"op": op, "id": instance, "phase": phase, "at": time.monotonic(), **more})
+
+
+def _write(file: TextIO, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")
