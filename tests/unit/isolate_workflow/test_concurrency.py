@@ -158,7 +158,7 @@ def test_two_timers_that_fall_due_together_are_delivered_together() -> None:
     async def program(step: Any) -> Any:
         try:
             async with asyncio.timeout(5):
-                await asyncio.sleep(5)
+                await asyncio.sleep(5)  # bounded: the little node's clock jumps
         except TimeoutError:
             return await adder(step, "after", "timed out")()
         return "slept"
@@ -172,7 +172,7 @@ def test_sleep_in_workflow_code_is_a_durable_timer_with_the_clock_of_the_journal
     async def program(step: Any) -> Any:
         loop = asyncio.get_running_loop()
         before = loop.time()
-        await asyncio.sleep(86_400)
+        await asyncio.sleep(86_400)  # bounded: the little node's clock jumps
         slept = loop.time() - before
         return [slept >= 86_399.9, await adder(step, "after", 1)()]
 

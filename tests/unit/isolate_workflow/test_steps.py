@@ -88,12 +88,12 @@ def test_a_plain_function_and_an_awaitable_are_steps_too() -> None:
 
         @step.do()
         def later() -> Any:
-            return asyncio.sleep(0, 2)
+            return asyncio.gather(asyncio.sleep(0))  # an awaitable that is no coroutine
 
         return [await plain(), await later()]
 
     end = drive(program)
-    assert end.output == [1, 2]
+    assert end.output == [1, [None]]
     assert list(end.results) == ["do:plain-1", "do:later-1"]
 
 
@@ -380,14 +380,23 @@ def test_a_delay_function_is_asked_about_time_outs_too() -> None:
 
 def test_an_attempt_that_lasts_is_announced_and_not_run_again_without_being_recorded_first() -> None:
     async def program(step: Any) -> Any:
+        may_end.clear()
+
         @step.do("lasts")
         async def lasts() -> Any:
-            await asyncio.sleep(0.06)
+            await may_end.wait()
             return 1
 
         return await lasts()
 
-    end = drive(program)
+    may_end = asyncio.Event()
+
+    def announced(node: LittleNode) -> bool:
+        if any(type(e.decode(data)) is e.AttemptStarted for data in node.journal):
+            may_end.set()
+        return False
+
+    end = drive(program, until=announced)
     assert end.output == 1
     assert [type(entry) for entry in end.entries] == [e.Created, e.AttemptStarted, e.StepSucceeded, e.Completed]
 

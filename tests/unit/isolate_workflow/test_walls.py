@@ -159,7 +159,7 @@ def test_code_that_cleans_up_with_a_step_while_its_run_is_let_go_hurts_nobody() 
             try:
                 await one(step, "clean up")()
             finally:
-                await asyncio.sleep(1)
+                await asyncio.sleep(1)  # bounded: never slept
 
     end = live(program, frozen=True, until=lambda node: bool(node.state.waits))
     assert end.begun == []

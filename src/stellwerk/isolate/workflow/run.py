@@ -405,12 +405,9 @@ class Run:
         self.real_loop.create_task(coroutine).add_done_callback(arrived)
         return await future
 
-    def refuse_if_stopped(self) -> None:
+    def refuse_in_step(self, what: str) -> None:
         if self.stopped:
             raise StoppedError
-
-    def refuse_in_step(self, what: str) -> None:
-        self.refuse_if_stopped()
         if asyncio.get_running_loop() is not self.loop:
             raise WorkflowFatalError(f"{what} cannot be used inside the callback of a step; use it in run() itself.")
 
