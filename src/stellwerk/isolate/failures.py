@@ -57,12 +57,14 @@ def to_error_value(error: BaseException, *, hide_frames_of: str = "stellwerk") -
         args = values.encode(list(error.args))
     except Exception:
         args = b""
-    name = error.name if isinstance(error, StepError) else cls.__name__
+    name, module = cls.__name__, "" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}"
+    if isinstance(error, StepError):  # passed on: it still stands for a class that is not known here
+        name, module = error.name, ""
     return ErrorValue(
         name=name,
         message=sendable(text[:MESSAGE_CHARS_MAX]),
         stack=sendable(user_traceback(error)),
-        module="" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}",
+        module=module,
         args=args,
     )
 
