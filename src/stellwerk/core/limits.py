@@ -42,6 +42,8 @@ COLLECT_THRESHOLDS: Final = (10_000, 50, 100)  # of the cycle collector; CPython
 
 # -- isolates ---------------------------------------------------------------------------------------------------------
 ISOLATE_START_TIMEOUT_MS: Final = 30_000  # imports of large packages on a cold disk; CF allows 1 s of CPU
+ISOLATE_BLOCKED_MS_MAX: Final = 660_000  # no sign of life while it has work: ten minutes of an attempt, and a grace
+WALL_GRACE_MS: Final = 1_000  # what a cancelled request has to end in, before its isolate is killed
 ISOLATE_IDLE_MS: Final = 60_000
 ISOLATES_PER_VERSION_MAX: Final = 4
 ISOLATES_MAX: Final = 500  # about 2.5 to 8 MiB each

@@ -57,7 +57,15 @@ class BodyReader:
             self._owed = 0
         return chunk
 
+    @property
+    def ended(self) -> bool:
+        """Nothing more comes; what has come may still wait to be read."""
+        return self._ended
+
     async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Nobody reads on. What still comes is dropped, and credit is granted so that the sender can end; of the answer
         to a call of ours (an odd number) the sender is told, since it may be one that never ends."""
         if self._call & 1 and not self._ended:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from stellwerk.isolate.logs import Scope
 
 if TYPE_CHECKING:
+    from stellwerk.isolate.bodies import BodyReader
     from stellwerk.isolate.workflow.run import Run
 
 
 class Invocation(Scope):
     """One request, RPC call, run, or step of a run."""
 
-    __slots__ = ("depth", "live", "pending", "scope", "traceparent")
+    __slots__ = ("depth", "live", "pending", "scope", "traceparent", "unread")
 
     def __init__(
         self,
@@ -37,3 +38,4 @@ class Invocation(Scope):
         self.scope = scope  # on whose behalf: selects the run manifest at the node
         self.live = live
         self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
+        self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with it

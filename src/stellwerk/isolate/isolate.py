@@ -24,6 +24,7 @@ from workers.request import Request
 from workers.response import raw_parts
 from workers.rpc import wrap_env
 
+from stellwerk.core.errors import WorkerError, WorkerLoopError
 from stellwerk.core.limits import COLLECT_THRESHOLDS, INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.core.workflow import inputs
 from stellwerk.isolate.bodies import BodyReader, BodyWriter
@@ -87,6 +88,7 @@ class Isolate:
             messages.Credit: self._on_credit,
             messages.CallCancelled: self._on_cancelled,
             messages.Drain: self._on_drain,
+            messages.Ping: lambda _: self.channel.send(messages.Pong()),
         }
 
     # -- channel ------------------------------------------------------------------------------------------------------
@@ -295,6 +297,8 @@ class Isolate:
         if call is None:
             return
         call.gone = True
+        if message.abort and call.task is not None:
+            call.task.cancel()
         if call.writer is not None:
             call.writer.cancel()
         if call.pump is not None:

@@ -39,7 +39,7 @@ class Development:
                 )
             )
         self.reports = await deploy_workspace(workspace, self._deployments)
-        self._tell(self.reports, first=True)
+        await self._tell(self.reports, first=True)
         self._watcher = Watcher(
             self._config.workspace, self._changed, environment=self._config.environment, baseline=workspace,
             log=self._log,
@@ -52,28 +52,25 @@ class Development:
 
     async def _changed(self, workspace: Workspace) -> None:
         self.reports = await deploy_workspace(workspace, self._deployments)
-        self._tell(self.reports, first=False)
+        await self._tell(self.reports, first=False)
 
-    def _tell(self, reports: Sequence[WorkerReport], *, first: bool) -> None:
+    async def _tell(self, reports: Sequence[WorkerReport], *, first: bool) -> None:
         for report in reports:
             for notice in report.notices:
                 self._log.warn(notice, worker=report.worker)
             if report.problem is not None:
                 self._log.error(str(report.problem), worker=report.worker)
             if not first and report.outcome in ("deployed", "removed"):
-                self._log.info(self._redeployed(report), worker=report.worker)
+                self._log.info(await self._redeployed(report), worker=report.worker)
 
-    def _redeployed(self, report: WorkerReport) -> str:
+    async def _redeployed(self, report: WorkerReport) -> str:
         if report.outcome == "removed":
             return "removed: its folder left the workspace"
         number = report.version.number if report.version is not None else 0
         old = report.replaced
         if old is None:
             return f"deployed version {number}"
-        staying = sum(
-            old.version_id in live.created.manifest.values() and not live.state.terminal
-            for live in self._runs.live.values()
-        )
+        staying = await self._runs.store.unfinished_on(old.version_id)
         return f"redeployed: version {number} serves now, {staying} live runs stay on version {old.number}"
 
     def table(self) -> str:

@@ -100,6 +100,9 @@ class WorkflowRoom(Protocol):
     async def status_counts(self, account_id: str) -> dict[tuple[str, Status], int]:
         """(workflow, status) -> number of instances."""
 
+    async def unfinished_on(self, version_id: str) -> int:
+        """How many unfinished runs have this version in their manifest, sleeping ones included."""
+
     async def live_versions(self) -> set[str]:
         """Versions that an unfinished run's manifest names: they must stay loadable (their drain list is not empty)."""
 

@@ -73,6 +73,14 @@ class Drain(Message, frozen=True, tag=4):
     """Finish what you have, then end. No new work follows."""
 
 
+class Ping(Message, frozen=True, tag=6):
+    """Are you there? Answered by ``Pong`` in the isolate's next turn, unless its code blocks the loop."""
+
+
+class Pong(Message, frozen=True, tag=7):
+    pass
+
+
 class LogRecord(msgspec.Struct, frozen=True, array_like=True):
     at: int
     level: str  # debug, info, warn, error
@@ -156,9 +164,10 @@ class CallEnded(Message, frozen=True, tag=15):
 
 
 class CallCancelled(Message, frozen=True, tag=16):
-    """The caller has gone; the answer is no longer wanted."""
+    """The caller has gone; the answer is no longer wanted. ``abort``: the work on it must end too."""
 
     call: int
+    abort: bool = False
 
 
 class BodyEnd(Message, frozen=True, tag=17):
@@ -232,6 +241,8 @@ AnyMessage = (
     | Ready
     | BootFailed
     | Drain
+    | Ping
+    | Pong
     | Log
     | HttpRequest
     | HttpResponse

@@ -326,6 +326,19 @@ async def test_live_versions_are_those_that_a_run_without_an_end_names(store: St
     assert await store.live_versions() == {"a", "b", "e"}
 
 
+async def test_unfinished_runs_on_a_version_are_counted_sleeping_ones_too(store: Store) -> None:
+    await created(
+        store,
+        an_instance("sleeping", status=Status.WAITING, wake_at=NOW, versions=("a", "b")),
+        an_instance("running", status=Status.RUNNING, versions=("a",)),
+        an_instance("done", status=Status.COMPLETE, ended_at=NOW, versions=("a", "b")),
+    )
+
+    assert await store.unfinished_on("a") == 2
+    assert await store.unfinished_on("b") == 1
+    assert await store.unfinished_on("never") == 0
+
+
 async def test_a_manifest_stays_known_after_a_decision_that_named_it_first_failed(store: Store) -> None:
     wrong = Decision(create=an_instance("wrong", status=Status.COMPLETE, versions=("a", "b")))
     right = Decision(create=an_instance("right", versions=("a", "b")))

@@ -54,6 +54,8 @@ async def run(channel_socket: socket.socket) -> None:
             elif isinstance(message, messages.Drain):
                 if env.get("DRAIN") != "never":
                     channel.close()
+            elif isinstance(message, messages.Ping):
+                channel.send(messages.Pong())
             elif isinstance(message, messages.RpcCall):
                 answer = BEHAVIOURS[message.method](channel, env)
                 channel.send(messages.RpcResult(call=message.call, value=json.dumps(answer).encode()))

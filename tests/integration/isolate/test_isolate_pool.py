@@ -251,3 +251,36 @@ def test_stopping_while_isolates_are_being_started_leaves_nothing(tmp_path: Path
             assert pool.snapshot() == []
 
     run(main)
+
+
+def test_an_isolate_whose_code_blocks_it_for_too_long_is_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = HandClock()
+        async with a_pool(tmp_path, clock=clock, blocked_ms_max=1_000) as (pool, ears):
+            isolate = await pool.acquire(a_version())
+            isolate.begin()
+            await ears.ask(isolate, "spin_quietly")
+            pool.sweeper.sweep()  # asks for a sign of life
+            clock.advance(1_000)
+            pool.sweeper.sweep()  # overdue, but a node that was paused would find the answer in its socket
+            pool.sweeper.sweep()
+            cause, crashed = await ears.loss(isolate)
+            assert "blocked it for more than 1 s" in cause
+            assert not crashed
+
+    run(main)
+
+
+def test_an_isolate_that_answers_is_left_alone_however_long_it_works(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = HandClock()
+        async with a_pool(tmp_path, clock=clock, blocked_ms_max=1_000) as (pool, ears):
+            isolate = await pool.acquire(a_version())
+            isolate.begin()
+            for _ in range(3):
+                pool.sweeper.sweep()
+                clock.advance(900)
+                await ears.ask(isolate, "alive")  # the sign of life came before this answer
+            assert pool.ready(isolate.version) is isolate
+
+    run(main)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stellwerk.core.workflow.steps import StepConfig
 
 if TYPE_CHECKING:
+    from stellwerk.isolate.bodies import BodyReader
     from stellwerk.isolate.workflow.run import Run
 
 
@@ -24,7 +25,7 @@ class StepCall:
 
     __slots__ = (
         "args", "attempt", "config", "count", "delay", "fn", "future", "key", "name", "nested", "pending", "run",
-        "started_at", "state", "task", "value", "wants_context",
+        "started_at", "state", "task", "unread", "value", "wants_context",
     )  # fmt: skip
 
     depth = 0
@@ -52,6 +53,7 @@ class StepCall:
         self.value: bytes | None = None  # the reported result, until it is delivered
         self.task: asyncio.Task[None] | None = None
         self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
+        self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with its attempt
 
     # -- as an invocation ---------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
-from stellwerk.core.errors import CapacityError, IsolateStartError, StellwerkError
+from stellwerk.core.errors import CapacityError, IsolateStartError, StellwerkError, WorkerError, WorkerLoopError
+from stellwerk.core.limits import WALL_GRACE_MS
 from stellwerk.node.clock import Clock
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
@@ -93,8 +94,23 @@ class Forwarder:
             )
         )  # fmt: skip
         exchange.on_gone = call.client_gone
+        wall_ms = isolate.version.manifest.settings.wall_ms
+        if wall_ms is not None:
+            asyncio.get_running_loop().call_later(wall_ms / 1000, self._wall_reached, call, isolate, wall_ms)
         if exchange.streaming:
             exchange.on_chunk, exchange.on_end = call.client_chunk, call.client_end
+
+    def _wall_reached(self, call: ExchangeCall, isolate: Isolate, wall_ms: int) -> None:
+        """The time that its Worker allows a request is over: the client hears so, and the work is cancelled."""
+        if call.over:
+            return
+        call.refuse_wall(wall_ms)
+        grace = asyncio.get_running_loop().call_later
+        grace(WALL_GRACE_MS / 1000, self._wall_ignored, call, isolate, wall_ms)
+
+    def _wall_ignored(self, call: ExchangeCall, isolate: Isolate, wall_ms: int) -> None:
+        if self._traffic.is_open(isolate, call.number):
+            self._pool.kill(isolate, f"a request did not end at its wall limit of {wall_ms} ms")
 
     async def stop(self) -> None:
         for task in list(self._tasks):
@@ -124,11 +140,32 @@ class ExchangeCall:
         else:
             self._exchange.respond(status, message.headers, message.body, message.reason)
 
-    def failed(self, message: messages.CallFailed) -> None:
+    @property
+    def over(self) -> bool:
+        return self._exchange.answered and not self._started
+
+    def refuse_wall(self, wall_ms: int) -> None:
+        self._isolate.channel.send(messages.CallCancelled(self.number, abort=True))
+        if self._started:
+            self._exchange.break_off()
+            return
         self._counters.requests[5] += 1
         self._exchange.refuse(
-            500, message.code, "The Worker threw an exception.", cloudflare_code=1101, request_id=self._request_id
+            503,
+            "worker.exceeded_limit",
+            f"The Worker took longer than the {wall_ms} ms that it allows itself.",
+            cloudflare_code=1102,
+            request_id=self._request_id,
         )
+
+    def failed(self, message: messages.CallFailed) -> None:
+        if self._exchange.answered:
+            return
+        self._counters.requests[5] += 1
+        loop = message.code == WorkerLoopError.code
+        text = "The request went in a circle of Workers." if loop else "The Worker threw an exception."
+        number = WorkerLoopError.cloudflare_code if loop else WorkerError.cloudflare_code
+        self._exchange.refuse(500, message.code, text, cloudflare_code=number, request_id=self._request_id)
 
     def body(self, chunk: bytes) -> None:
         if self._exchange.write(chunk):

@@ -32,7 +32,7 @@ from stellwerk.wire.isolate import Export, LogRecord
 
 EndOfTurn = Callable[[Callable[[], None]], None]
 
-_OWN = frozenset({messages.Ready, messages.BootFailed, messages.Log})
+_OWN = frozenset({messages.Ready, messages.BootFailed, messages.Log, messages.Pong})
 
 
 class BootFailedError(IsolateStartError):
@@ -82,8 +82,10 @@ class Isolate:
         "_exit",
         "_exit_wanted",
         "_loop",
+        "_overdue",
         "_owner",
         "_pidfd",
+        "_pinged_at_ms",
         "_scale_load",
         "_timer",
         "channel",
@@ -127,6 +129,8 @@ class Isolate:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._channel_open = False
+        self._pinged_at_ms = 0  # an unanswered question for a sign of life
+        self._overdue = False
         self._exit: tuple[Input, str] | None = None
         self._exit_wanted = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -214,6 +218,24 @@ class Isolate:
     def _move(self, incoming: Input) -> None:
         self.status = move(self.status, incoming)
 
+    # -- signs of life ------------------------------------------------------------------------------------------------
+
+    def look(self, now_ms: int, blocked_ms_max: int) -> None:
+        """Asks for a sign of life while it has work, and kills it when none has come for too long.
+
+        Overdue is believed at the second look only: a node that was paused finds the answer in its socket first.
+        """
+        if not self._pinged_at_ms:
+            if self.load:
+                self._pinged_at_ms = now_ms
+                self.channel.send(messages.Ping())
+        elif now_ms - self._pinged_at_ms < blocked_ms_max:
+            return
+        elif self._overdue:
+            self.kill(f"its code blocked it for more than {blocked_ms_max // 1000} s")
+        else:
+            self._overdue = True
+
     # -- what it says -------------------------------------------------------------------------------------------------
 
     def _on_messages(self, channel: Channel, batch: list[Any]) -> None:
@@ -225,8 +247,10 @@ class Isolate:
         if batch and self.was_ready:
             self._owner.said(self, batch)
 
-    def _own(self, message: messages.Ready | messages.BootFailed | messages.Log) -> None:
-        if isinstance(message, messages.Log):
+    def _own(self, message: messages.Ready | messages.BootFailed | messages.Log | messages.Pong) -> None:
+        if isinstance(message, messages.Pong):
+            self._pinged_at_ms, self._overdue = 0, False
+        elif isinstance(message, messages.Log):
             for record in message.records:
                 self._owner.logged(self, record)
             if message.dropped:

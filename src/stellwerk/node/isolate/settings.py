@@ -26,5 +26,6 @@ class PoolSettings:
     drain_ms: int = limits.ISOLATE_DRAIN_MS
     stop_grace_ms: int = limits.ISOLATE_STOP_GRACE_MS
     sweep_ms: int = limits.ISOLATE_SWEEP_MS
+    blocked_ms_max: int = limits.ISOLATE_BLOCKED_MS_MAX
     scale_load: int = limits.ISOLATE_LOAD_SCALE_UP
     zygote: ZygoteSettings = field(default_factory=ZygoteSettings)

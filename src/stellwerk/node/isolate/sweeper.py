@@ -1,4 +1,4 @@
-"""The sweeper: the one loop that gives the memory of idle isolates back."""
+"""The sweeper: the one loop that looks after isolates: idle ones give their memory back, blocked ones are ended."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Sweeper:
         now_ms = self._clock.monotonic_ms()
         kept: dict[int, _Trace] = {}
         for isolate in list(self._isolates.values()):
-            if isolate.status is not Status.READY or isolate.solo:
+            if isolate.status is not Status.READY:
+                continue
+            isolate.look(now_ms, self._settings.blocked_ms_max)
+            if isolate.solo:
                 continue
             trace = self._traces.get(isolate.id)
             if trace is None or trace.uses != isolate.uses or isolate.load:

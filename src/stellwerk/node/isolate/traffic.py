@@ -210,6 +210,11 @@ class Traffic:
         isolate.begin()
         return number
 
+    def is_open(self, isolate: Isolate, number: int) -> bool:
+        """Whether the isolate still works on this call."""
+        calls = self._calls.get(isolate)
+        return calls is not None and number in calls.outgoing
+
     def _close(self, isolate: Isolate, calls: Calls, number: int) -> None:
         if calls.outgoing.pop(number, None) is not None:
             isolate.end()

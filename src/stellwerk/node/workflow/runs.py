@@ -410,6 +410,10 @@ class Runs:
 
     # -- what else happens to runs ------------------------------------------------------------------------------------
 
+    def uses(self, version_id: str) -> bool:
+        """Whether a run in memory may still reach this version."""
+        return any(version_id in live.created.manifest.values() for live in self.live.values())
+
     def stop(self) -> None:
         """Lets go of every run without recording anything."""
         self._stopping = True

@@ -56,6 +56,9 @@ class _WorkflowRoom(_Threads):
     async def status_counts(self, account_id: str) -> dict[tuple[str, Status], int]:
         return await self._reader.read(lambda db: workflow_room.status_counts(db, account_id))
 
+    async def unfinished_on(self, version_id: str) -> int:
+        return await self._reader.read(lambda db: workflow_room.unfinished_on(db, version_id))
+
     async def live_versions(self) -> set[str]:
         return await self._reader.read(workflow_room.live_versions)
 

@@ -65,6 +65,10 @@ def status_counts(db: apsw.Connection, account_id: str) -> dict[tuple[str, Statu
     return {(workflow, Status(status)): count for workflow, status, count in rows}
 
 
+def unfinished_on(db: apsw.Connection, version_id: str) -> int:
+    return int(db.execute(_SQL["unfinished_on"], (version_id,)).get)
+
+
 def live_versions(db: apsw.Connection) -> set[str]:
     rows: list[Any] = db.execute(_SQL["live_versions"]).fetchall()
     return {version_id for (version_id,) in rows}

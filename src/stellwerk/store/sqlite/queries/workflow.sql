@@ -114,6 +114,14 @@ SELECT workflow, status, count(*) FROM instance INDEXED BY instance_by_status
 WHERE account_id = ? AND superseded = 0
 GROUP BY workflow, status;
 
+-- name: unfinished_on
+-- Runs that stay on a version: those of every manifest that names it, counted in the index of unfinished ones.
+SELECT count(*)
+FROM instance INDEXED BY instance_live_manifest
+JOIN run_manifest AS m ON m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id
+WHERE instance.ended_at IS NULL
+  AND EXISTS (SELECT 1 FROM json_each(m.versions) AS v WHERE v.value = ?);
+
 -- name: live_versions
 -- Versions that runs still need: one probe per distinct manifest, however many runs there are.
 SELECT DISTINCT v.value
