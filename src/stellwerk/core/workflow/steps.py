@@ -16,6 +16,7 @@ from stellwerk.core.times import parse_duration_ms
 Backoff = Literal["constant", "linear", "exponential"]
 DYNAMIC_DELAY = "[dynamic]"  # how a delay function stands in the stored configuration
 UNLIMITED = -1  # ``retries.limit`` of Infinity
+_UNLIMITED_FROM = 1 << 53  # a limit that large is none, and has no place in an entry
 CONFIG_HELP = "https://developers.cloudflare.com/workflows/build/sleeping-and-retrying/"
 
 
@@ -109,9 +110,9 @@ def _parse_retries(given: object) -> tuple[int, int | str, Backoff]:
         raise ValueError("retries.backoff")
     if callable(delay):
         delay = DYNAMIC_DELAY
-    elif delay != DYNAMIC_DELAY:
+    else:
         delay = delay if isinstance(delay, str) and parse_duration_ms(delay) >= 0 else parse_duration_ms(delay)
-    return UNLIMITED if math.isinf(limit) else int(limit), delay, backoff
+    return UNLIMITED if limit >= _UNLIMITED_FROM else int(limit), delay, backoff
 
 
 def retry_delay_ms(config: StepConfig, failed_attempts: int, base_ms: int | None = None) -> int:
