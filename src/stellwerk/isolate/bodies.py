@@ -77,6 +77,12 @@ class BodyReader:
             self._channel.send(messages.Credit(self._call, dropped))
 
 
+def close_unread(unread: list[BodyReader] | None) -> None:
+    """The end of those who asked for these bodies is the end of the bodies."""
+    for reader in unread or ():
+        reader.close()
+
+
 class BodyWriter:
     """A body on its way out."""
 

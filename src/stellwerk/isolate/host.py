@@ -196,6 +196,8 @@ class IsolateHost:
         if outgoing.reader is None:
             outgoing.end()
             self._calls.pop(call, None)
+        else:
+            _book(invocation, outgoing.reader)
         return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
@@ -262,6 +264,16 @@ class _BridgedBody:
         close = getattr(self._body, "aclose", None)
         if close is not None:
             await self._live.bridge(close())
+
+
+def _book(invocation: Invocation, reader: BodyReader) -> None:
+    """The body ends with the request or step that asked for it, read or not: its sender would wait for ever.
+
+    What belongs to nobody, or to workflow code outside of steps, has no such end."""
+    if invocation is NOBODY or (invocation.live is not None and not invocation.step):
+        return
+    invocation.unread = [other for other in invocation.unread or () if not other.ended]
+    invocation.unread.append(reader)
 
 
 def _split(body: bytes | AsyncIterator[bytes] | None) -> tuple[bytes | None, AsyncIterator[bytes] | None]:

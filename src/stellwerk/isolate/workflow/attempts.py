@@ -21,6 +21,7 @@ from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import inputs
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, may_retry
+from stellwerk.isolate.bodies import close_unread
 from stellwerk.isolate.failures import WorkflowTimeoutError, is_non_retryable, to_error_value
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.calls import StepCall, StepCallState
@@ -85,6 +86,8 @@ class Attempts:
         del self._executing[call]
         if self._announced:
             self._announced.discard(call)
+        if call.unread is not None and call.pending is None:
+            close_unread(call.unread)
         return not call.run.stopped
 
     async def _failed(self, call: StepCall, error: BaseException) -> None:
