@@ -125,7 +125,12 @@ class Dispatcher:
         self._spawn(self._acquire(run))
 
     async def _start_loaded(self, key: Key) -> None:
-        live = await self._load(key)
+        try:
+            live = await self._load(key)
+        except StellwerkError:  # the store could not be read: the run keeps its turn, and is read again
+            self.left(key[0], solo=False)
+            asyncio.get_running_loop().call_later(START_RETRY_S[-2], self.enqueue, key)
+            return
         if live is None or live.state.terminal or live.place is not Place.IDLE:
             self.left(key[0], solo=False)
             return

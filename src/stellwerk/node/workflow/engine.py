@@ -15,7 +15,7 @@ from stellwerk.core.ids import is_event_type, is_instance_id
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.state import RunState, evolve, from_journal
-from stellwerk.core.workflow.status import Status
+from stellwerk.core.workflow.status import TERMINAL, Status
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.workflow.counters import EngineCounters
@@ -208,13 +208,20 @@ class Engine:
 
     async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:
         """``status`` once the run has ended, or after ``timeout_ms`` whatever it is then. Nothing is polled."""
-        live = await self.runs.load((workflow, instance_id))
-        if live is None:
-            raise InstanceNotFoundError
-        if not live.state.terminal:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            live.waiters = [*(live.waiters or ()), waiter]
+        key = (workflow, instance_id)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.runs.waiters.setdefault(key, []).append(waiter)
+        try:
+            found = await self.status(workflow, instance_id)
+            if found.status in TERMINAL:
+                return found
             await asyncio.wait([waiter], timeout=timeout_ms / 1000)
+        finally:
+            waiting = self.runs.waiters.get(key)
+            if waiting is not None and waiter in waiting:
+                waiting.remove(waiter)
+                if not waiting:
+                    del self.runs.waiters[key]
         return await self.status(workflow, instance_id)
 
     # -- steer --------------------------------------------------------------------------------------------------------

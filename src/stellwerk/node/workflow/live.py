@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum
 
 from stellwerk.core.workflow import entries as e
@@ -29,7 +28,7 @@ class LiveRun:
 
     __slots__ = (
         "account_id", "careful", "commits", "created", "failed_starts", "incarnation", "instance_id", "isolate",
-        "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "waiters", "workflow",
+        "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "workflow",
         "written",
     )  # fmt: skip
 
@@ -61,7 +60,6 @@ class LiveRun:
         self.commits = 0  # decisions on their way to the disk
         self.timer_at = 0  # when the timer that is set for it fires; 0: none
         self.traceparent = ""
-        self.waiters: list[asyncio.Future[None]] | None = None  # who wants to know when it has ended
 
     @property
     def key(self) -> Key:

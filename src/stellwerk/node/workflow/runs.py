@@ -53,6 +53,7 @@ class Runs:
     ) -> None:
         self.account_id, self.store, self.pool, self.clock, self.log = account_id, store, pool, clock, log
         self.live: dict[Key, LiveRun] = {}
+        self.waiters: dict[Key, list[asyncio.Future[None]]] = {}  # who wants to know when a run has ended
         self.by_number: dict[int, LiveRun] = {}
         self.counters = EngineCounters()
         self.timers = Timers(clock, store, self._fire, self._wake, self._timers_failed)
@@ -75,15 +76,21 @@ class Runs:
 
         An unfinished run that is not in memory lost its isolate with the node before this one: that is recorded, and
         its attempts will be recorded before they begin.
+
+        What is returned is *the* copy only until the caller awaits again: then it may have left memory. So a caller
+        decides, or takes the run to an isolate, in the same turn.
         """
-        live = self.live.get(key)
-        if live is not None:
-            return live
-        loading = self._loading.get(key)
-        if loading is None:
-            loading = self._loading[key] = asyncio.ensure_future(self._load(key))
-            loading.add_done_callback(lambda _: self._loading.pop(key, None))
-        return await asyncio.shield(loading)
+        while True:
+            live = self.live.get(key)
+            if live is not None:
+                return live
+            loading = self._loading.get(key)
+            if loading is None:
+                loading = self._loading[key] = asyncio.ensure_future(self._load(key))
+                loading.add_done_callback(lambda _: self._loading.pop(key, None))
+            live = await asyncio.shield(loading)
+            if live is None or live.state.terminal:
+                return live
 
     async def _load(self, key: Key) -> LiveRun | None:
         stored = await self.store.load_run(self.account_id, *key)
@@ -299,7 +306,7 @@ class Runs:
             self.log.error("run paused", workflow=live.workflow, instance=live.instance_id, reason=live.state.reason)
         self._leave_isolate(live, "" if reason in ("complete", "errored") else reason)
         self._forget(live)
-        for waiter in live.waiters or ():
+        for waiter in self.waiters.pop(live.key, ()):
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -447,13 +454,15 @@ class Runs:
         decision = self._decide(live, [i.TimerFired()], self.clock.now_ms())
         if decision is not None:
             self._submit([decision])
-        elif (due := live.state.next_due()) is not None:
+        elif (due := live.state.next_due()) is not None and live.place is not Place.IDLE:
             self.timers.arm(live, due)
+        else:
+            self._rest(live)
 
     async def _wake(self, rows: list[InstanceRow]) -> None:
         loaded = await asyncio.gather(*(self.load((row.workflow, row.instance_id)) for row in rows))
         for live in loaded:
-            if live is not None and not live.state.terminal:
+            if live is not None and self.live.get(live.key) is live:  # one that has left again is due again
                 self._fire(live)
 
     def _timers_failed(self, error: Exception) -> None:
