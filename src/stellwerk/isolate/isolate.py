@@ -27,7 +27,7 @@ from workers.rpc import wrap_env
 from stellwerk.core.errors import WorkerError, WorkerLoopError
 from stellwerk.core.limits import COLLECT_THRESHOLDS, INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.core.workflow import inputs
-from stellwerk.isolate.bodies import BodyReader, BodyWriter
+from stellwerk.isolate.bodies import BodyReader, BodyWriter, close_unread
 from stellwerk.isolate.failures import to_error_value
 from stellwerk.isolate.flags import enabled_flags
 from stellwerk.isolate.host import IsolateHost
@@ -247,6 +247,7 @@ class Isolate:
                 await asyncio.wait(invocation.pending, timeout=left)
                 await asyncio.sleep(0)  # lets done callbacks take finished ones out, and new ones in
             self.channel.send(messages.CallEnded(number))
+        close_unread(invocation.unread)
         self._calls.pop(number, None)
         if self._draining:
             self._look_drained()

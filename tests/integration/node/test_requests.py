@@ -9,7 +9,6 @@ import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from tests.integration.node.kit import DEADLINE_S, ANode, a_node, a_worker, until

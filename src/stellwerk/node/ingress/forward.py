@@ -76,21 +76,26 @@ class Forwarder:
 
     def _send(self, exchange: Exchange, isolate: Isolate) -> None:
         clock = self._clock
-        trace_id, request_id = "", clock.new_span_id()
+        trace_id, request_id, told = "", clock.new_span_id(), False
         headers = exchange.headers
         for name, value in headers:
-            if name == b"traceparent" and _TRACEPARENT.fullmatch(value) and not _NO_TRACE.match(value):
-                trace_id = value[3:35].decode()
+            if name == b"traceparent":
+                told = True
+                if _TRACEPARENT.fullmatch(value) and not _NO_TRACE.match(value):
+                    trace_id = value[3:35].decode()
             elif name == b"cf-connecting-ip":  # only the node may say who the client is
                 headers = [header for header in headers if header[0] != b"cf-connecting-ip"]
-        trace_id = trace_id or clock.new_trace_id()
+        traceparent = f"00-{trace_id or clock.new_trace_id()}-{request_id}-01"
+        if told:  # a Worker that passes the request on passes on where it is now, not where it came from, or rubbish
+            headers = [header for header in headers if header[0] != b"traceparent"]
+            headers.append((b"traceparent", traceparent.encode()))
         call = ExchangeCall(exchange, isolate, request_id, self._counters)
         number = call.number = self._traffic.open(isolate, call)
         headers.append((b"cf-connecting-ip", exchange.client.encode()))
         isolate.channel.send(
             messages.HttpRequest(
                 number, "Default", exchange.method, f"{exchange.scheme}://{exchange.host}{exchange.target}", headers,
-                exchange.body, exchange.streaming, f"00-{trace_id}-{request_id}-01", 0, 0, request_id,
+                exchange.body, exchange.streaming, traceparent, 0, 0, request_id,
             )
         )  # fmt: skip
         exchange.on_gone = call.client_gone
