@@ -184,11 +184,12 @@ def _step_requested(state: RunState, request: i.StepRequested, now_ms: int, out:
         return
     if not _may_begin(state, key, now_ms, out):
         return
-    if state.solo and not request.nested and _is_busy(state):
+    nested = request.nested if step is None else step.nested
+    if state.solo and not nested and _is_busy(state):
         if not state.queues(key):
             state.requested.append((key, request.name, request.count, request.config))
         return
-    _grant(state, key, request.name, request.count, request.config, request.nested, now_ms, out)
+    _grant(state, key, request.name, request.count, request.config, nested, now_ms, out)
 
 
 def _grant(
@@ -215,9 +216,11 @@ def _is_busy(state: RunState, ended: str = "") -> bool:
 
 def _grant_next(state: RunState, ended: str, now_ms: int, out: Decision) -> None:
     """One attempt at a time: when the one that ran has ended, the next that asked begins."""
-    if not _is_busy(state, ended):
+    while state.requested and not _is_busy(state, ended):
         key, name, count, config = state.requested.popleft()
-        _grant(state, key, name, count, config, False, now_ms, out)
+        if key != ended and key not in state.finished:
+            _grant(state, key, name, count, config, False, now_ms, out)
+            return
 
 
 # -- sleeps, waits, events --------------------------------------------------------------------------------------------
