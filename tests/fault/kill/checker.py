@@ -59,9 +59,12 @@ class History:
         return [effect for step in self.plan["stages"][number] for effect in self.effects.get((instance, step), ())]
 
     def crash_between(self, one: Record, two: Record) -> bool:
-        """Whether the process that made effect ``one`` was killed before ``two``: its own isolate, or all of them."""
+        """Whether what made effect ``one`` was lost before ``two``: its own isolate, the node, or the record of it."""
         return any(
-            fault["from"] <= two["at"] and fault["to"] >= one["at"] and fault.get("isolate") in (None, one["isolate"])
+            fault["kind"] != "pause"
+            and fault["from"] <= two["at"]
+            and fault["to"] >= one["at"]
+            and fault.get("isolate") in (None, one["isolate"])
             for fault in self.faults
         )
 
@@ -223,15 +226,15 @@ def the_run_counts(history: History) -> Iterator[str]:
     if phases["ok"] < SUCCESS_SHARE_MIN * phases["invoke"] or not phases["ok"]:
         yield f"I16 only {phases['ok']} of {phases['invoke']} calls succeeded: this run proves nothing"
     killed = Counter(fault["kind"] for fault in history.faults)
-    for kind, wanted in history.plan["kills"].items():
+    for kind, wanted in history.plan["faults"].items():
         if killed[kind] < wanted:
-            yield f"I16 {killed[kind]} kills of {kind}, {wanted} were to be: this run proves nothing"
+            yield f"I16 {killed[kind]} times {kind}, {wanted} were to be: this run proves nothing"
     acknowledged = {instance: records[0]["at"] for instance, records in history.asked("create", "ok").items()}
     last = {instance: max(e["at"] for e in history.stage(instance, -1)) for instance in _with_last_stage(history)}
     for fault in history.faults:
         hit = [i for i, at in acknowledged.items() if at < fault["from"] and last.get(i, fault["to"]) >= fault["from"]]
         if not hit or not fault["load"]:
-            yield f"I16 the kill of a {fault['kind']} at {fault['from']:.3f} hit nothing that was under way"
+            yield f"I16 the fault {fault['kind']} at {fault['from']:.3f} hit nothing that was under way"
 
 
 def _with_last_stage(history: History) -> set[str]:
@@ -255,7 +258,7 @@ def main(folder: Path) -> int:
     violations = check(history)
     repeats = sum(len(effects) - 1 - sum(e["fails"] for e in effects) for effects in history.effects.values())
     print(
-        f"{len(history.final)} instances, {len(history.ledger)} effects, {len(history.faults)} kills, "
+        f"{len(history.final)} instances, {len(history.ledger)} effects, {len(history.faults)} faults, "
         f"{max(repeats, 0)} effects repeated, {len(violations)} violations"
     )
     print("\n".join(violations))

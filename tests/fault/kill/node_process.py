@@ -10,10 +10,13 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.fault.kill.worker import write_workspace
 
 READY_S = 30.0
 LOG_LINES = 400
@@ -89,9 +92,12 @@ class NodeProcess:
         await self.ended()
 
     def signal(self, number: signal.Signals) -> None:
-        if number is not signal.SIGCONT:
-            self.up.clear()
+        """``up`` follows: a node that is stopped or ended answers nobody."""
         assert self.process is not None
+        if number is signal.SIGCONT:
+            self.up.set()
+        else:
+            self.up.clear()
         self.process.send_signal(number)
 
     async def close(self) -> None:
@@ -198,6 +204,24 @@ class LedgerProcess:
 
     def effects(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+@asynccontextmanager
+async def a_node_and_a_ledger(
+    folder: Path, *, module: str = "stellwerk.node"
+) -> AsyncIterator[tuple[NodeProcess, LedgerProcess]]:
+    """A ready node with the Worker of ``worker.py`` in ``folder``; its last words are shown when the test fails."""
+    async with LedgerProcess(folder / "ledger.jsonl") as ledger:
+        write_workspace(folder / "workspace", ledger.url)
+        node = NodeProcess(folder / "workspace", folder / "state", module=module)
+        try:
+            await node.start()
+            yield node, ledger
+        except BaseException:
+            print("\n".join(node.log))
+            raise
+        finally:
+            await node.close()
 
 
 async def kill_process(pid: int, within_s: float = 10.0) -> tuple[float, float]:

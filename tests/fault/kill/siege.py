@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,8 @@ CLIENTS = 3
 IN_FLIGHT_MAX = 48  # runs; enough to hit, few enough that one crash is healed soon
 EFFECTS_BETWEEN_KILLS = (10, 180)
 END_WITHIN_S = 40.0
+PAUSE_S = (0.2, 1.5)
+FILE_BYTES_MAX = 4_096  # below any offset at which the database appends
 LOOK_EVERY_S = 0.02
 WORKFLOW = "load"
 
@@ -35,29 +39,30 @@ class Siege:
     node: NodeProcess
     ledger: LedgerProcess
     seed: int
-    kills: dict[str, int]
+    faults: dict[str, int]
     peace_s: float = 40.0
     effects_between: tuple[int, int] = EFFECTS_BETWEEN_KILLS
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)  # a client was told 5xx
     recovered_s: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self._clients = (self.folder / "clients.jsonl").open("w")
-        self._faults = (self.folder / "faults.jsonl").open("w")
+        self._fault_log = (self.folder / "faults.jsonl").open("w")
         self._open: set[str] = set()  # acknowledged, not seen ended
         self._room = asyncio.Event()
-        plan = {"stages": LOAD_STAGES, "nap_before_stage": NAP_BEFORE_STAGE, "kills": self.kills, "seed": self.seed}
+        plan = {"stages": LOAD_STAGES, "nap_before_stage": NAP_BEFORE_STAGE, "faults": self.faults, "seed": self.seed}
         (self.folder / "plan.json").write_text(json.dumps(plan))
 
     async def run(self) -> None:
         """The whole siege: load and kills, then peace until everything has ended, then the final look."""
-        with self._clients, self._faults:
+        with self._clients, self._fault_log:
             async with asyncio.TaskGroup() as group:  # a client that breaks ends the siege
                 for number in range(CLIENTS):
                     group.create_task(self._create_runs(number))
                 group.create_task(self._look())
-                await self._kill_all()
+                await self._break_things()
                 self.over.set()
             await self.node.until_ended(WORKFLOW, self.peace_s)  # what has not ended by then, the checker names
         await self._write_final()
@@ -72,12 +77,13 @@ class Siege:
 
     # -- kills --------------------------------------------------------------------------------------------------------
 
-    async def _kill_all(self) -> None:
-        victims = [kind for kind, count in self.kills.items() for _ in range(count)]
-        self.chance.shuffle(victims)
-        for victim in victims:
+    async def _break_things(self) -> None:
+        acts = {"node": self._kill_node, "isolate": self._kill_isolate, "pause": self._pause, "disk": self._fill_disk}
+        kinds = [kind for kind, count in self.faults.items() for _ in range(count)]
+        self.chance.shuffle(kinds)
+        for kind in kinds:
             await self.ledger.reaches(await self.ledger.count() + self.chance.randint(*self.effects_between))
-            await (self._kill_node() if victim == "node" else self._kill_isolate())
+            await acts[kind]()
 
     async def _kill_node(self) -> None:
         load = len(self._open)
@@ -96,8 +102,29 @@ class Siege:
         begun, ended = await kill_process(victim["pid"])
         self._fault("isolate", begun, ended, victim["load"], isolate=victim["pid"])
 
+    async def _pause(self) -> None:
+        """The node stands still, its isolates do not: what they say waits in their channels."""
+        load, begun = len(self._open), time.monotonic()
+        self.node.signal(signal.SIGSTOP)
+        await asyncio.sleep(self.chance.uniform(*PAUSE_S))  # bounded: the pause is the fault itself
+        self.node.signal(signal.SIGCONT)
+        self._fault("pause", begun, time.monotonic(), load)
+
+    async def _fill_disk(self) -> None:
+        """No write of the node gets through, until somebody has been told so."""
+        load, begun = len(self._open), time.monotonic()
+        unlimited = resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE)
+        self.refused.clear()
+        resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, unlimited[1]))
+        try:
+            await asyncio.wait_for(self.refused.wait(), END_WITHIN_S)
+        finally:
+            resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE, unlimited)
+        # A decision that was refused is read again after a second; until then its run stands still.
+        self._fault("disk", begun, time.monotonic(), load)
+
     def _fault(self, kind: str, begun: float, ended: float, load: int, **more: int) -> None:
-        _write(self._faults, {"kind": kind, "from": begun, "to": ended, "load": load, **more})
+        _write(self._fault_log, {"kind": kind, "from": begun, "to": ended, "load": load, **more})
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
@@ -143,6 +170,8 @@ class Siege:
                 self._said(op, instance, "ok" if done else "fail", status=answer.status_code, text=answer.text[:200])
                 if done or (op == "event" and answer.status_code == 404):
                     return  # a run that is not there although it was acknowledged is the checker's business
+                if answer.status_code >= 500:
+                    self.refused.set()
                 await asyncio.sleep(LOOK_EVERY_S)  # bounded
             tried = True
             assert time.monotonic() < deadline, f"{op} {instance}: no answer"

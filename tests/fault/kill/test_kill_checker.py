@@ -11,7 +11,7 @@ from tests.fault.kill.checker import History, check
 
 RUN = "run-1"
 PARAMS = {"fails": 1, "nap_ms": 100, "work_ms": 0}
-PLAN = {"stages": [["first"], ["left", "right"], ["flaky"]], "nap_before_stage": 2, "kills": {"isolate": 1}}
+PLAN = {"stages": [["first"], ["left", "right"], ["flaky"]], "nap_before_stage": 2, "faults": {"isolate": 1}}
 
 Break = Callable[[History], None]
 
@@ -144,7 +144,7 @@ def kill_hit_nothing(history: History) -> None:
 
 
 def too_few_kills(history: History) -> None:
-    history.plan["kills"]["node"] = 1
+    history.plan["faults"]["node"] = 1
 
 
 BREAKS: dict[str, list[Break]] = {

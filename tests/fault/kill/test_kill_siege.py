@@ -12,38 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fault.kill.node_process import LedgerProcess, NodeProcess
+from tests.fault.kill.node_process import a_node_and_a_ledger
 from tests.fault.kill.siege import Siege
-from tests.fault.kill.worker import write_workspace
 
 LONG = [pytest.mark.fault, pytest.mark.timeout(1_800)]
 
 
-async def besiege(folder: Path, kills: dict[str, int], *, module: str = "stellwerk.node", **how: Any) -> Siege:
+async def besiege(folder: Path, faults: dict[str, int], *, module: str = "stellwerk.node", **how: Any) -> Siege:
     seed = int(os.environ.get("STELLWERK_KILL_SEED", secrets.randbelow(1_000_000)))
     print(f"seed {seed}: repeat with STELLWERK_KILL_SEED={seed}")
-    async with LedgerProcess(folder / "ledger.jsonl") as ledger:
-        write_workspace(folder / "workspace", ledger.url)
-        node = NodeProcess(folder / "workspace", folder / "state", module=module)
-        siege = Siege(folder, node, ledger, seed, kills, **how)
-        try:
-            await node.start()
-            await siege.run()
-        except BaseException:
-            print("\n".join(node.log))
-            raise
-        finally:
-            await node.close()
+    async with a_node_and_a_ledger(folder, module=module) as (node, ledger):
+        siege = Siege(folder, node, ledger, seed, faults, **how)
+        await siege.run()
     return siege
 
 
 @pytest.mark.parametrize(
-    "kills", [{"isolate": 10, "node": 10}, pytest.param({"isolate": 100, "node": 100}, marks=LONG)], ids=["10", "100"]
+    "faults",
+    [
+        {"isolate": 10, "node": 10, "pause": 2, "disk": 2},
+        pytest.param({"isolate": 100, "node": 100, "pause": 20, "disk": 20}, marks=LONG),
+    ],
+    ids=["10", "100"],
 )
 def test_nothing_acknowledged_is_lost_and_nothing_recorded_changes_however_often_processes_die(
-    tmp_path: Path, kills: dict[str, int]
+    tmp_path: Path, faults: dict[str, int]
 ) -> None:
-    siege = asyncio.run(besiege(tmp_path, kills))
+    siege = asyncio.run(besiege(tmp_path, faults))
 
     assert siege.judge() == []
 

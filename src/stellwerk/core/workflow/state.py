@@ -25,7 +25,7 @@ class OpenStep:
         self.name, self.count, self.nested = name, count, nested
         self.config = config or DEFAULT_CONFIG
         self.failures = 0  # attempts that count
-        self.interruptions = 0
+        self.interruptions = 0  # in all its attempts: a step that ends its node must not be forgiven ten times for each
         self.running = False  # an attempt is known to be under way
         self.retry_at: int | None = None
 
@@ -157,7 +157,6 @@ def _attempt_interrupted(state: RunState, entry: e.AttemptInterrupted) -> None:
 def _attempt_failed(state: RunState, entry: e.AttemptFailed) -> None:
     step = state.open_step(entry)
     step.running, step.failures, step.retry_at = False, entry.attempt, entry.retry_at
-    step.interruptions = 0
     if state.started_at is None:
         state.started_at = entry.started_at
     _progress(state, 0)
