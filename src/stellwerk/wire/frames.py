@@ -31,20 +31,24 @@ def body_frame_head(call: int, size: int) -> bytes:
 
 
 class FrameReader:
-    """Splits a stream of bytes into frames. Bytes of a torn frame are kept until the rest has come."""
+    """Splits a stream of bytes into frames. Bytes of a torn frame are kept until the rest has come, and are looked at
+    again only then: a frame of 30 MiB comes in hundreds of reads."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "_wanted")
 
     def __init__(self) -> None:
         self._kept = bytearray()
+        self._wanted = 0  # so many bytes make the first frame whole, or at least its head
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, memoryview]]:
+    def feed(self, data: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
         """Yields (kind, content) per whole frame. A view is valid only until the next step of the iterator."""
         if self._kept:
             self._kept += data
-            data = bytes(self._kept)
-            self._kept.clear()
+            if len(self._kept) < self._wanted:
+                return
+            data, self._kept = self._kept, bytearray()
         view = memoryview(data)
+        self._wanted = HEAD
         start, end = 0, len(data)
         while end - start >= HEAD:
             size = int.from_bytes(view[start : start + 4], "little")
@@ -52,6 +56,7 @@ class FrameReader:
                 raise FrameError(f"a frame of {size} bytes; between 1 and {FRAME_BYTES_MAX} are allowed")
             stop = start + 4 + size
             if stop > end:
+                self._wanted = stop - start
                 break
             kind = data[start + 4]
             if kind > BODY:

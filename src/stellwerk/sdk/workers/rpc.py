@@ -159,7 +159,7 @@ async def _call(binding: str, method: str, /, *args: Any, **kwargs: Any) -> Any:
 def _as_clone_error(error: TypeError) -> Exception:
     text = str(error)
     if not text.startswith("DataCloneError: "):
-        return error
+        return TypeError(text)  # of no class of the platform's own: its name is shown, and carried on
     return JsException(text.removeprefix("DataCloneError: "), name="DataCloneError")
 
 
