@@ -40,13 +40,7 @@ class NodeProcess:
 
     async def start(self) -> None:
         self._ready.clear()
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", self._module, "dev", str(self.workspace), "--state", str(self.state)),
-            *("--port", "0", "--control-port", "0", "--force"),
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        self.process = await self._spawn()
         self._reading = asyncio.create_task(self._read(self.process))
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait({ready, self._reading}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -56,6 +50,22 @@ class NodeProcess:
         self.starts += 1
         await self._connect()
         self.up.set()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", self._module, "dev", str(self.workspace), "--state", str(self.state)),
+            *("--port", "0", "--control-port", "0", "--force"),
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+
+    async def fails_to_start(self) -> str:
+        """For a node that must be refused: what it says, once it has ended with 1."""
+        process = await self._spawn()
+        out, _ = await asyncio.wait_for(process.communicate(), READY_S)
+        assert process.returncode == 1, out.decode()
+        return out.decode()
 
     async def _connect(self) -> None:
         if self._http is not None:

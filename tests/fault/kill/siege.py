@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import httpx
+import psutil
 from tests.fault.kill import checker
 from tests.fault.kill.node_process import ACCOUNT, LedgerProcess, NodeProcess, kill_process
 from tests.fault.kill.worker import LOAD_STAGES, NAP_BEFORE_STAGE
 
 CLIENTS = 3
 IN_FLIGHT_MAX = 48  # runs; enough to hit, few enough that one crash is healed soon
-EFFECTS_BETWEEN_KILLS = (10, 180)
+EFFECTS_BETWEEN_KILLS = (5, 120)
 END_WITHIN_S = 40.0
 PAUSE_S = (0.2, 1.5)
 FILE_BYTES_MAX = 4_096  # below any offset at which the database appends
@@ -78,7 +79,13 @@ class Siege:
     # -- kills --------------------------------------------------------------------------------------------------------
 
     async def _break_things(self) -> None:
-        acts = {"node": self._kill_node, "isolate": self._kill_isolate, "pause": self._pause, "disk": self._fill_disk}
+        acts = {
+            "node": self._kill_node,
+            "isolate": self._kill_isolate,
+            "zygote": self._kill_zygote,
+            "pause": self._pause,
+            "disk": self._fill_disk,
+        }
         kinds = [kind for kind, count in self.faults.items() for _ in range(count)]
         self.chance.shuffle(kinds)
         for kind in kinds:
@@ -101,6 +108,16 @@ class Siege:
         victim = self.chance.choice(busy)
         begun, ended = await kill_process(victim["pid"])
         self._fault("isolate", begun, ended, victim["load"], isolate=victim["pid"])
+
+    async def _kill_zygote(self) -> None:
+        """The process that makes isolates, and all of them with it."""
+        load = len(self._open)
+        children = psutil.Process(self.node.pid).children(recursive=True)
+        zygote = next(child for child in children if child.ppid() == self.node.pid and "zygote" in child.cmdline())
+        begun, _ = await kill_process(zygote.pid)
+        gone = [each for each in children if each.pid != zygote.pid]
+        await asyncio.to_thread(psutil.wait_procs, gone, timeout=END_WITHIN_S)
+        self._fault("zygote", begun, time.monotonic(), load)
 
     async def _pause(self) -> None:
         """The node stands still, its isolates do not: what they say waits in their channels."""
