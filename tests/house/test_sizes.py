@@ -18,8 +18,6 @@ METHODS_OWED = {
     "src/stellwerk/isolate/host.py: IsolateHost": 24,
     "src/stellwerk/isolate/isolate.py: Isolate": 29,
     "src/stellwerk/isolate/workflow/run.py: Run": 29,
-    "src/stellwerk/node/isolate/traffic.py: Traffic": 23,
-    "src/stellwerk/node/workflow/runs.py: Runs": 34,
 }
 SOURCES = ("src", "bench", "docs", "examples")
 

@@ -185,7 +185,7 @@ class Node:
     def _deployed(self, worker: str, old: LoadedVersion | None, new: LoadedVersion) -> None:
         for binding in new.manifest.defined_workflows():
             self.engine.runs.dispatcher.limit(binding.name, binding.concurrency_max)
-        if old is not None and not self.engine.runs.uses(old.version_id):
+        if old is not None and not self.engine.runs.table.uses(old.version_id):
             self.pool.drain_version(old.version_id)
 
     # -- the end ------------------------------------------------------------------------------------------------------

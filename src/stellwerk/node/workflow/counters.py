@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from stellwerk.core.workflow import entries as e
+
 
 class EngineCounters:
     __slots__ = (
@@ -19,3 +23,14 @@ class EngineCounters:
         self.events_sent = 0
         self.runs_interrupted = 0
         self.reports_refused = 0  # reports of isolates that the machine did not allow
+
+    def count(self, entries: Sequence[e.AnyEntry]) -> None:
+        """What was recorded."""
+        for entry in entries:
+            kind = type(entry)
+            if kind is e.StepSucceeded:
+                self.steps_completed += 1
+            elif kind is e.StepErrored:
+                self.steps_errored += 1
+            elif kind is e.AttemptFailed:
+                self.attempts_failed += 1

@@ -172,8 +172,6 @@ class Dispatcher:
 
     def _hand_over(self, live: LiveRun, isolate: Isolate) -> None:
         isolate.begin()
-        live.isolate = isolate
-        live.place = Place.RUNNING
         self._begin(live, isolate)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -57,9 +57,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Runs in isolates are told to stop; on disk they stay what they are, and the next node takes them up."""
-        await self.runs.timers.stop()
-        await self.runs.dispatcher.stop()
-        self.runs.stop()
+        await self.runs.stop()
 
     async def _rescue(self) -> None:
         after = ("", "", "")
@@ -124,7 +122,7 @@ class Engine:
         version_id = manifest[version.worker]
         now_ms = runs.clock.now_ms()
         blobs: list[tuple[str, str, bytes]] = []
-        stored: e.Value = params if len(params) <= limits.INLINE_VALUE_BYTES_MAX else runs.blob(params, blobs)
+        stored: e.Value = params if len(params) <= limits.INLINE_VALUE_BYTES_MAX else runs.recorder.blob(params, blobs)
         created = e.Created(
             now_ms, stored, version.worker, version_id, binding.class_name, trigger, manifest, binding.steps_max,
             _preserves(version),
@@ -179,15 +177,15 @@ class Engine:
         if self.runs.dispatcher.queued >= limits.RUNS_LIVE_MAX:
             self.runs.dispatcher.enqueue(live.key)
             return
-        live.number = self.runs.next_number()
-        self.runs.adopt(live)
+        live.number = self.runs.table.next_number()
+        self.runs.table.add(live)
         self.runs.dispatcher.enqueue(live)
 
     # -- look ---------------------------------------------------------------------------------------------------------
 
     async def status(self, workflow: str, instance_id: str) -> InstanceStatus:
         """Raises ``InstanceNotFoundError``."""
-        live = self.runs.live.get((workflow, instance_id))
+        live = self.runs.table.runs.get((workflow, instance_id))
         if live is not None and not live.state.terminal:
             return InstanceStatus(live.shown_status)
         stored = await self.describe(workflow, instance_id)
@@ -209,19 +207,14 @@ class Engine:
     async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:
         """``status`` once the run has ended, or after ``timeout_ms`` whatever it is then. Nothing is polled."""
         key = (workflow, instance_id)
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.runs.waiters.setdefault(key, []).append(waiter)
+        waiter = self.runs.table.wait(key)
         try:
             found = await self.status(workflow, instance_id)
             if found.status in TERMINAL:
                 return found
             await asyncio.wait([waiter], timeout=timeout_ms / 1000)
         finally:
-            waiting = self.runs.waiters.get(key)
-            if waiting is not None and waiter in waiting:
-                waiting.remove(waiter)
-                if not waiting:
-                    del self.runs.waiters[key]
+            self.runs.table.stop_waiting(key, waiter)
         return await self.status(workflow, instance_id)
 
     # -- steer --------------------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ class LiveRun:
     """One incarnation of one instance, as this node drives it."""
 
     __slots__ = (
-        "account_id", "careful", "commits", "created", "failed_starts", "incarnation", "instance_id", "isolate",
-        "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "workflow",
+        "account_id", "careful", "commits", "created", "failed_starts", "handed", "incarnation", "instance_id",
+        "isolate", "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "workflow",
         "written",
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ class LiveRun:
         self.journal = journal  # all entries so far, until they have gone to an isolate
         self.place = Place.IDLE
         self.isolate: Isolate | None = None
+        self.handed = False  # the isolate has been sent the run: what is recorded from here on is delivered to it
         self.careful = False  # its attempts are recorded before they begin
         self.solo = False  # it gets an isolate of its own
         self.failed_starts = 0

@@ -16,6 +16,7 @@ from stellwerk.store.base import InstanceRow, WorkflowRoom
 
 DUE_BATCH = 500  # parked runs taken up per look; the next look follows at once while there are more
 LOOK_AGAIN_MS = 60_000  # the longest pause between two looks, should a clock have jumped
+COMPACT_AT = 1_000  # timers in memory; from then on stale ones are cleared out each time their number has doubled
 RETRY_LOOK_MS = 1_000  # after a look that failed
 
 
@@ -32,6 +33,7 @@ class Timers:
     ) -> None:
         self._clock, self._store, self._fire, self._wake, self._on_error = clock, store, fire, wake, on_error
         self._heap: list[tuple[int, int, LiveRun]] = []
+        self._compact_at = COMPACT_AT
         self._parked_at: int | None = None
         self._handle: asyncio.TimerHandle | None = None
         self._handle_at = 0
@@ -60,8 +62,16 @@ class Timers:
         if live.timer_at and live.timer_at <= due_at:
             return
         live.timer_at = due_at
+        if len(self._heap) >= self._compact_at:
+            self._compact()
         heapq.heappush(self._heap, (due_at, live.number, live))
         self._arm()
+
+    def _compact(self) -> None:
+        """Timers that were replaced, or whose run has left, must not keep it in memory until they would have fired."""
+        self._heap = [item for item in self._heap if item[2].timer_at == item[0]]
+        heapq.heapify(self._heap)
+        self._compact_at = max(COMPACT_AT, 2 * len(self._heap))
 
     def parked(self, due_at: int | None) -> None:
         """A run has left memory and wants to be woken at ``due_at``."""
