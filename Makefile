@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-for-stellwerk
 PYTEST := $(BIN)/python -m pytest -q
+# Two at a time: half of the tests wait for processes. Tests of one file stay together, with what they share.
+PARALLEL := -n 2 --dist loadfile
 
 SABOTAGE ?=
 STATE ?= .stellwerk/state
@@ -49,7 +51,7 @@ demo: $(READY) ## 300 orders through six Workers while the node is killed twice 
 	@$(BIN)/python examples/order-pipeline/demo.py $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
 
 test: $(READY) ## every test but the long and the foreign ones, at most 4 minutes (ARGS="-k name" for some of them)
-	@$(TEST_TIMEOUT) $(PYTEST) -m "not fault and not external and not benchmark" $(ARGS) tests
+	@$(TEST_TIMEOUT) $(PYTEST) $(PARALLEL) -m "not fault and not external and not benchmark" $(ARGS) tests
 
 lint: $(READY) ## formatting, lint rules and import contracts
 	@$(BIN)/ruff format --check .

@@ -56,15 +56,21 @@ def left_running() -> list[str]:
     return found
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A function is shown by its name: its address would be another one in each process."""
+    return getattr(val, "__qualname__", None)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run in which everything was skipped proves nothing; one that leaves processes has not cleaned up."""
     if session.config.option.collectonly:
         return
+    with_workers = bool(session.config.getoption("numprocesses", None))  # pytest-xdist: each worker looks after its own
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
-    if exitstatus == pytest.ExitCode.OK and not reporter.stats.get("passed"):
+    if reporter is not None and exitstatus == pytest.ExitCode.OK and not reporter.stats.get("passed"):
         reporter.write_line("no test passed: nothing was shown", red=True)
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-    if remaining := left_running():
-        reporter.write_line("\n".join(["left running:", *remaining]), red=True)
+    if not with_workers and (remaining := left_running()):
+        print("\n".join(["left running:", *remaining]), file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
