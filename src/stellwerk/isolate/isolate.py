@@ -68,7 +68,6 @@ class Isolate:
         self._runs: dict[int, Run] = {}
         self._attempts = Attempts()
         self._worker: LoadedWorker | None = None
-        self._boot: messages.Boot | None = None
         self._env: Any = None
         self._flags: frozenset[str] = frozenset()
         self._draining = False
@@ -106,7 +105,6 @@ class Isolate:
             self.ended.set_result(None)
 
     def _on_boot(self, boot: messages.Boot) -> None:
-        self._boot = boot
         self._flags = enabled_flags(boot.compatibility_date, boot.compatibility_flags)
         self._host.configure(boot, self._flags)
         workers._host.install(self._host)
@@ -310,7 +308,6 @@ class Isolate:
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def _on_run_start(self, message: messages.RunStart) -> None:
-        assert self._boot is not None
         try:
             cls, kind = self._class(message.class_name)
             if kind != "workflow":
@@ -324,7 +321,7 @@ class Isolate:
             send=self.channel.send,
             on_end=self._run_ended,
             report_unhandled=self._unhandled,
-            steps_max=self._boot.steps_max,
+            steps_max=message.steps_max,
         )
         self._runs[message.run] = run
         run.start(lambda: self._program(run, cls, message))

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from stellwerk.core.limits import STEPS_PER_INSTANCE
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.core.workflow.inputs import RunReport
@@ -50,7 +51,6 @@ class Boot(Message, frozen=True, tag=1):
     bindings: list[BindingSpec]
     compatibility_date: str
     compatibility_flags: list[str]
-    steps_max: int
 
 
 class Export(msgspec.Struct, frozen=True, array_like=True):
@@ -210,7 +210,8 @@ class RunStart(Message, frozen=True, tag=30):
     now: int  # the journal's clock at the start
     careful: bool = False  # ask before each attempt (``StepRequested`` -> ``AttemptGranted``)
     traceparent: str = ""
-    preserve_non_retryable: bool = True
+    preserve_non_retryable: bool = True  # show a NonRetryableError as it is, and not as Cloudflare once did
+    steps_max: int = STEPS_PER_INSTANCE
 
 
 class AttemptGranted(Message, frozen=True, tag=35):

@@ -42,9 +42,7 @@ def a_boot(
         file = bundle / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    return Boot(
-        protocol, "w", "v", str(bundle), main, [str(folder) for folder in dependencies], [], date, list(flags), 100
-    )
+    return Boot(protocol, "w", "v", str(bundle), main, [str(folder) for folder in dependencies], [], date, list(flags))
 
 
 def test_classes_are_exported_by_name_with_kind_and_methods(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from stellwerk.core.workflow import entries, inputs
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_key, step_limit_text
-from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, to_error_value
+from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, is_non_retryable, to_error_value
 from stellwerk.isolate.logs import NOBODY, current
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
@@ -38,6 +38,10 @@ HUNG = (
     "generate a response. The workflow waits for something that is no step, no sleep and no event."
 )
 
+
+UNHANDLED_NON_RETRYABLE = (  # Cloudflare's, until the date of workflows_preserve_non_retryable_error_message
+    "The execution of the Workflow instance was terminated, as a step threw an NonRetryableError and it was not handled"
+)
 
 _running_loop = asyncio._get_running_loop
 
@@ -239,7 +243,10 @@ class Run:
         try:
             report: Any = inputs.RunReturned(self.number, values.encode(task.result()))
         except BaseException as error:
-            report = inputs.RunFailed(self.number, to_error_value(error))
+            value = to_error_value(error)
+            if is_non_retryable(error) and not self.start_message.preserve_non_retryable:
+                value = entries.ErrorValue(WorkflowFatalError.__name__, UNHANDLED_NON_RETRYABLE, value.stack)
+            report = inputs.RunFailed(self.number, value)
         self.send(report)
         self.stop()
 

@@ -83,6 +83,7 @@ class _Story:
     """Grows one dictionary per step key while the entries pass by."""
 
     def __init__(self, show: Show) -> None:
+        self._preserving = True
         self.steps: dict[str, dict[str, Any]] = {}
         self.tail: list[dict[str, Any]] = []
         self._show = show
@@ -95,6 +96,8 @@ class _Story:
                 self._tell_sleep(entry)
             case e.WaitStarted() | e.WaitCompleted() | e.WaitTimedOut():
                 self._tell_wait(entry)
+            case e.Created():
+                self._preserving = entry.preserve_non_retryable
             case e.Terminated():
                 self.tail.append(
                     {"type": "termination", "at": iso_from_ms(entry.at), "trigger": {"source": entry.trigger}}
@@ -124,11 +127,20 @@ class _Story:
             step.update(end=attempt["end"], success=True)
             step["output"] = SENSITIVE if entry.sensitive else self._show(entry.value)
             return
-        attempt["error"] = render_error(entry.error)
+        attempt["error"] = self._attempt_error(entry.error)
         if isinstance(entry, e.StepErrored):
             step.update(end=attempt["end"], success=False, error=attempt["error"])
         else:
             step["retryAt"] = iso_from_ms(entry.retry_at)
+
+    def _attempt_error(self, error: ErrorValue) -> dict[str, str]:
+        """As Cloudflare's logs have it: until the date of a compatibility flag they hid what a step threw for good."""
+        if self._preserving or error.name != "NonRetryableError":
+            return render_error(error)
+        return {
+            "name": "WorkflowFatalError",
+            "message": f'Step threw a NonRetryableError with message "{error.message}"',
+        }
 
     def _tell_sleep(self, entry: e.SleepStarted | e.SleepCompleted | e.SleepCancelled) -> None:
         if isinstance(entry, e.SleepStarted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from stellwerk.core import limits
 from stellwerk.core.deployment.manifest import Manifest
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.wire.isolate import PROTOCOL, BindingSpec, Boot
@@ -11,7 +10,6 @@ from stellwerk.wire.isolate import PROTOCOL, BindingSpec, Boot
 def boot_message(version: LoadedVersion) -> Boot:
     """What an isolate of this version is told about itself."""
     manifest = version.manifest
-    steps = [workflow.steps_max for workflow in manifest.defined_workflows()]
     return Boot(
         protocol=PROTOCOL,
         worker=version.worker,
@@ -22,7 +20,6 @@ def boot_message(version: LoadedVersion) -> Boot:
         bindings=_bindings(manifest),
         compatibility_date=manifest.compatibility_date,
         compatibility_flags=list(manifest.compatibility_flags),
-        steps_max=max(steps, default=limits.STEPS_PER_INSTANCE),
     )
 
 

@@ -92,6 +92,7 @@ class Handover:
             messages.RunStart(
                 live.number, live.workflow, created.class_name, live.instance_id, params, created.at, journal, blobs,
                 self._clock.now_ms(), live.careful or live.solo, live.traceparent, created.preserve_non_retryable,
+                created.steps_max,
             )
         )  # fmt: skip
         self._sent(live)
