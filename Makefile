@@ -71,8 +71,8 @@ docs: $(READY) ## draw the generated tables of the documentation anew
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m stellwerk.cli.reference > docs/cli.md
 
-bench: $(READY) ## measure, and write bench/results/ with machine and commit
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(READY) ## measure, and write bench/results/ with machine and commit (needs wrk)
+	@$(BIN)/python bench/run.py $(ARGS)
 
 serve: $(READY) ## a node on the folder STATE (default .stellwerk/state)
 	@$(BIN)/stellwerk serve --state $(STATE) $(ARGS)

@@ -164,7 +164,9 @@ BREAKS: dict[str, list[Break]] = {
 
 
 @pytest.mark.parametrize(
-    ("rule", "broken"), [(rule, each) for rule, breaks in BREAKS.items() for each in breaks], ids=lambda x: getattr(x, "__name__", x)
+    ("rule", "broken"),
+    [(rule, each) for rule, breaks in BREAKS.items() for each in breaks],
+    ids=lambda x: getattr(x, "__name__", x),
 )
 def test_each_broken_promise_is_named(rule: str, broken: Break) -> None:
     history = a_sound_history()
