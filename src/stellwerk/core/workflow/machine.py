@@ -117,10 +117,11 @@ def _step_done(state: RunState, report: i.StepDone, now_ms: int, out: Decision) 
     if not _is_current(step, report.attempt) or (step is None and not _may_begin(state, key, now_ms, out)):
         return
     delivery = 0 if report.nested else _group(state, out)
+    config = report.config
     out.entries.append(
         e.StepSucceeded(
-            now_ms, key, report.name, report.count, report.attempt, report.started_at, report.value, delivery,
-            report.config,
+            now_ms, key, report.name, report.count, report.attempt, report.started_at, report.value, delivery, config,
+            config is not None and config.sensitive,
         )
     )  # fmt: skip
     out.completions.append(Completion(key))
