@@ -235,3 +235,21 @@ def test_a_result_that_cannot_be_kept_ends_the_run_at_once(lab: Lab) -> None:
         "which is not serialisable",
     }
     assert lab.notes(instance) == []
+
+
+@covers(60, 62)
+def test_a_sensitive_output_is_redacted_for_people_and_real_for_the_program(lab: Lab) -> None:
+    ended = lab.run(
+        """
+        @step.do("secret", config={"sensitive": "output", "retries": {"limit": 1, "delay": 1}})
+        async def secret(ctx):
+            if ctx.attempt == 1:
+                raise ValueError("errors are shown")
+            return "the key"
+        return [await secret(), len(await secret())]
+        """
+    )
+    assert ended["output"] == ["the key", 7]  # what the run itself returns is not the step's output
+    first = step_named(ended, "secret-1")
+    assert first["output"] == "[REDACTED]"
+    assert first["attempts"][0]["error"]["message"] == "errors are shown"
