@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +27,7 @@ CLIENTS = 3
 IN_FLIGHT_MAX = 48  # runs; enough to hit, few enough that one crash is healed soon
 EFFECTS_BETWEEN_KILLS = (5, 120)
 END_WITHIN_S = 40.0
+SPREAD_S = 0.02
 PAUSE_S = (0.2, 1.5)
 FILE_BYTES_MAX = 4_096  # below any offset at which the database appends
 LOOK_EVERY_S = 0.02
@@ -61,7 +63,7 @@ class Siege:
         with self._clients, self._fault_log:
             async with asyncio.TaskGroup() as group:  # a client that breaks ends the siege
                 for number in range(CLIENTS):
-                    group.create_task(self._create_runs(number))
+                    group.create_task(self._create_runs(number, group))
                 group.create_task(self._look())
                 await self._break_things()
                 self.over.set()
@@ -72,6 +74,15 @@ class Siege:
         with (self.folder / "final.jsonl").open("w") as file:
             for instance in await self.node.instances(WORKFLOW):
                 _write(file, await self.node.describe(WORKFLOW, instance))
+
+    def summary(self) -> str:
+        """What to print beside a verdict: how much there was, and how fast a killed node was back."""
+        recovered = sorted(self.recovered_s) or [0.0]
+        slowest, middle = recovered[-1], recovered[len(recovered) // 2]
+        return (
+            f"{sum(self.faults.values())} faults {self.faults}, seed {self.seed}; "
+            f"node killed until ready again: p50 {middle:.2f} s, max {slowest:.2f} s"
+        )
 
     def judge(self) -> list[str]:
         return checker.check(checker.read_history(self.folder))
@@ -90,6 +101,9 @@ class Siege:
         self.chance.shuffle(kinds)
         for kind in kinds:
             await self.ledger.reaches(await self.ledger.count() + self.chance.randint(*self.effects_between))
+            await asyncio.sleep(
+                self.chance.random() * SPREAD_S
+            )  # bounded: not always just after an effect
             await acts[kind]()
 
     async def _kill_node(self) -> None:
@@ -101,13 +115,17 @@ class Siege:
         self._fault("node", begun, time.monotonic(), load)
 
     async def _kill_isolate(self) -> None:
-        """One that has something to do: it is looked for until there is one."""
+        """One that has something to do: it is looked for until there is one, and it has not ended by itself."""
         deadline = time.monotonic() + END_WITHIN_S
-        while not (busy := [isolate for isolate in await self.node.isolates() if isolate["load"] and isolate["pid"]]):
-            assert time.monotonic() < deadline, "no isolate has anything to do"
-        victim = self.chance.choice(busy)
-        begun, ended = await kill_process(victim["pid"])
-        self._fault("isolate", begun, ended, victim["load"], isolate=victim["pid"])
+        while time.monotonic() < deadline:
+            busy = [isolate for isolate in await self.node.isolates() if isolate["load"] and isolate["pid"]]
+            if busy:
+                victim = self.chance.choice(busy)
+                with suppress(ProcessLookupError):
+                    begun, ended = await kill_process(victim["pid"])
+                    self._fault("isolate", begun, ended, victim["load"], isolate=victim["pid"])
+                    return
+        raise AssertionError("no isolate has anything to do")
 
     async def _kill_zygote(self) -> None:
         """The process that makes isolates, and all of them with it."""
@@ -145,9 +163,8 @@ class Siege:
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
-    async def _create_runs(self, client: int) -> None:
+    async def _create_runs(self, client: int, group: asyncio.TaskGroup) -> None:
         chance = random.Random(f"{self.seed}/{client}")
-        senders: list[asyncio.Task[None]] = []
         number = 0
         while not self.over.is_set():
             if len(self._open) >= IN_FLIGHT_MAX:
@@ -160,11 +177,11 @@ class Siege:
                 "work_ms": chance.randint(0, 25),
                 "nap_ms": chance.choice([1, 30, 120, 1_300]),  # the last one leaves memory meanwhile
                 "fails": chance.choice([0, 0, 0, 1, 2]),
+                "large": chance.random() < 0.05,
             }
             await self._until_known("create", instance, params)
             self._open.add(instance)
-            senders.append(asyncio.create_task(self._send_event(instance, chance.random() * 0.4)))
-        await asyncio.gather(*senders)
+            group.create_task(self._send_event(instance, chance.random() * 0.4))
 
     async def _send_event(self, instance: str, after_s: float) -> None:
         """Some come before the run waits for them, some after."""

@@ -40,6 +40,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_recorded_changes_however_often
 ) -> None:
     siege = asyncio.run(besiege(tmp_path, faults))
 
+    print(siege.summary())
     assert siege.judge() == []
 
 

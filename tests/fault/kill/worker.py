@@ -23,6 +23,7 @@ import uuid
 from workers import WorkflowEntrypoint, fetch
 
 VERSION = "VERSION-1"
+LARGE = 70_000  # bytes: past 64 KiB a result is kept beside the journal
 STUBBORN = {"retries": {"limit": 30, "delay": 10, "backoff": "constant"}}
 ONCE = {"retries": {"limit": 1, "delay": 10, "backoff": "constant"}}
 
@@ -30,8 +31,8 @@ ONCE = {"retries": {"limit": 1, "delay": 10, "backoff": "constant"}}
 class Base(WorkflowEntrypoint):
     """``effect`` writes one line into the ledger, and returns a value that no other attempt returns."""
 
-    async def effect(self, event, name, ctx, seen=None, fails=False):
-        value = VERSION + "/" + uuid.uuid4().hex
+    async def effect(self, event, name, ctx, seen=None, fails=False, pad=0):
+        value = VERSION + "/" + uuid.uuid4().hex + "." * pad
         line = {
             "instance": event["instanceId"], "step": name, "attempt": ctx["attempt"], "value": value, "fails": fails,
             "seen": seen or {}, "at": time.monotonic(), "isolate": os.getpid(),
@@ -53,7 +54,8 @@ class Load(Base):
             @step.do(name, config=STUBBORN)
             async def act(ctx):
                 failing = ctx["attempt"] <= fails
-                value = await self.effect(event, name, ctx, dict(seen), failing)
+                pad = LARGE if payload.get("large") and name == "third" else 0
+                value = await self.effect(event, name, ctx, dict(seen), failing, pad)
                 await asyncio.sleep(payload["work_ms"] / 1000)
                 if failing:
                     raise RuntimeError("fails on purpose")
