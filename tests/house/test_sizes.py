@@ -18,8 +18,6 @@ METHODS_EXEMPT = {
 }
 METHODS_OWED = {
     # Too long, and known to be. An entry may be removed, its number may go down; neither may ever be added or raised.
-    "src/stellwerk/isolate/host.py: IsolateHost": 24,
-    "src/stellwerk/isolate/isolate.py: Isolate": 29,
     "src/stellwerk/isolate/workflow/run.py: Run": 29,
 }
 SOURCES = ("src", "bench", "docs", "examples")

@@ -12,56 +12,32 @@ from typing import Any
 from workers._host import RawRequest, RawResponse, ServiceRef, WorkflowRef
 from workers._js import JsDict
 
-from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX, INLINE_BODY_BYTES_MAX, RPC_VALUE_BYTES_MAX
-from stellwerk.isolate.bodies import BodyReader, BodyWriter
-from stellwerk.isolate.failures import StepError, from_error_value
+from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX, RPC_VALUE_BYTES_MAX
+from stellwerk.isolate.failures import StepError
 from stellwerk.isolate.http_client import DirectConnect, HttpClient
-from stellwerk.isolate.invocation import Invocation
+from stellwerk.isolate.invocation import NOBODY, Invocation
 from stellwerk.isolate.logs import current
+from stellwerk.isolate.outgoing import OutgoingCalls
 from stellwerk.isolate.workflow.run import Run
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
-from stellwerk.wire.channel import Channel
-
-NOBODY = Invocation("")
-
-
-class OutgoingCall:
-    """A call that this isolate has started."""
-
-    __slots__ = ("answer", "pump", "reader", "writer")
-
-    def __init__(self, answer: asyncio.Future[Any]) -> None:
-        self.answer = answer
-        self.reader: BodyReader | None = None
-        self.writer: BodyWriter | None = None
-        self.pump: asyncio.Task[None] | None = None  # sends the request's body
-
-    def end(self) -> None:
-        """The answer is here, or will not come: nobody wants the rest of the request's body."""
-        if self.writer is not None and self.pump is not None:
-            self.writer.cancel()
-            self.pump.cancel()
 
 
 class IsolateHost:
     """Implements ``workers._host.Host``."""
 
-    def __init__(self, channel: Channel, emit: Callable[[str, str, str], None]) -> None:
-        self._channel = channel
-        self._loop = asyncio.get_running_loop()
-        self._emit = emit
-        self._calls: dict[int, OutgoingCall] = {}
-        self._next_call = 1
-        self._env: dict[str, Any] = {}
-        self._flags: frozenset[str] = frozenset()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._http: HttpClient | None = None
-
-    def configure(self, boot: messages.Boot, flags: frozenset[str]) -> None:
+    def __init__(
+        self,
+        outgoing: OutgoingCalls,
+        boot: messages.Boot,
+        flags: frozenset[str],
+        emit: Callable[[str, str, str], None],
+    ) -> None:
         makers: dict[str, Callable[[str], Any]] = {"service": ServiceRef, "workflow": WorkflowRef}
-        self._flags = flags
+        self._outgoing, self._flags, self._emit = outgoing, flags, emit
+        self._loop = asyncio.get_running_loop()
         self._env = {b.name: makers[b.kind](b.name) if b.kind in makers else b.value for b in boot.bindings}
+        self._http: HttpClient | None = None
 
     # -- Host ---------------------------------------------------------------------------------------------------------
 
@@ -84,7 +60,9 @@ class IsolateHost:
         return response
 
     async def service_fetch(self, binding: str, request: RawRequest) -> RawResponse:
-        fetching = self._service_fetch(binding, request, self._invocation())
+        invocation = self._invocation()
+        self._check_depth(invocation)
+        fetching = self._outgoing.fetch(binding, request, invocation)
         response: RawResponse = await self._on_real_loop(fetching)
         return response
 
@@ -93,7 +71,7 @@ class IsolateHost:
         data = values.encode([args, kwargs], size_max=RPC_VALUE_BYTES_MAX)
         self._check_depth(invocation)
         result = await self._on_real_loop(
-            self._call(
+            self._outgoing.call(
                 lambda call: messages.RpcCall(
                     call, binding, method, data, invocation.traceparent, invocation.depth + 1, invocation.scope
                 )
@@ -105,7 +83,7 @@ class IsolateHost:
         invocation = self._invocation()
         data = values.encode(args, size_max=RPC_VALUE_BYTES_MAX)
         result = await self._on_real_loop(
-            self._call(
+            self._outgoing.call(
                 lambda call: messages.WorkflowCall(
                     call, binding, operation, data, invocation.scope, invocation.traceparent
                 )
@@ -155,92 +133,6 @@ class IsolateHost:
                 "WorkerLoopError",
             )
 
-    async def _call(self, make: Callable[[int], messages.Message]) -> Any:
-        call, outgoing = self._open()
-        self._channel.send(make(call))
-        try:
-            return await outgoing.answer
-        except asyncio.CancelledError:
-            self._channel.send(messages.CallCancelled(call))
-            raise
-        finally:
-            self._calls.pop(call, None)
-
-    def _open(self) -> tuple[int, OutgoingCall]:
-        call, self._next_call = self._next_call, self._next_call + 2
-        outgoing = self._calls[call] = OutgoingCall(self._loop.create_future())
-        return call, outgoing
-
-    async def _service_fetch(self, binding: str, request: RawRequest, invocation: Invocation) -> RawResponse:
-        self._check_depth(invocation)
-        call, outgoing = self._open()
-        body, stream = _split(request.body)
-        self._channel.send(
-            messages.HttpRequest(
-                call, binding, request.method, request.url, request.headers, body, stream is not None,
-                invocation.traceparent, invocation.depth + 1, invocation.scope, invocation.invocation,
-            )
-        )  # fmt: skip
-        if stream is not None:
-            outgoing.writer = BodyWriter(self._channel, call)
-            outgoing.pump = self._loop.create_task(outgoing.writer.pump(stream))
-            self._keep(outgoing.pump)
-        try:
-            answer: messages.HttpResponse = await outgoing.answer
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                self._channel.send(messages.CallCancelled(call))
-            outgoing.end()
-            self._calls.pop(call, None)
-            raise
-        if outgoing.reader is None:
-            outgoing.end()
-            self._calls.pop(call, None)
-        else:
-            _book(invocation, outgoing.reader)
-        return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    # -- the node answers ---------------------------------------------------------------------------------------------
-
-    def answered(self, message: messages.HttpResponse | messages.RpcResult) -> None:
-        outgoing = self._calls.get(message.call)
-        if outgoing is None or outgoing.answer.done():
-            return
-        if isinstance(message, messages.HttpResponse) and message.streaming:
-            outgoing.reader = BodyReader(self._channel, message.call)
-        outgoing.answer.set_result(message)
-
-    def failed(self, message: messages.CallFailed) -> None:
-        outgoing = self._calls.get(message.call)
-        if outgoing is not None and not outgoing.answer.done():
-            outgoing.answer.set_exception(from_error_value(message.error))
-
-    def body(self, call: int, chunk: bytes) -> None:
-        outgoing = self._calls.get(call)
-        if outgoing is not None and outgoing.reader is not None:
-            outgoing.reader.feed(chunk)
-
-    def body_ended(self, message: messages.BodyEnd) -> None:
-        outgoing = self._calls.pop(message.call, None)
-        if outgoing is not None and outgoing.reader is not None:
-            outgoing.reader.finish(message.error)
-            outgoing.end()
-
-    def credit(self, message: messages.Credit) -> None:
-        outgoing = self._calls.get(message.call)
-        if outgoing is not None and outgoing.writer is not None:
-            outgoing.writer.grant(message.size)
-
-    def cancelled(self, call: int) -> None:
-        outgoing = self._calls.get(call)
-        if outgoing is not None:
-            outgoing.end()
-
 
 class _BridgedBody:
     """A body that comes in pieces, read by workflow code: each piece is carried over from the isolate's loop."""
@@ -264,26 +156,3 @@ class _BridgedBody:
         close = getattr(self._body, "aclose", None)
         if close is not None:
             await self._live.bridge(close())
-
-
-def _book(invocation: Invocation, reader: BodyReader) -> None:
-    """The body ends with the request or step that asked for it, read or not: its sender would wait for ever.
-
-    What belongs to nobody, or to workflow code outside of steps, has no such end."""
-    if invocation is NOBODY or (invocation.live is not None and not invocation.step):
-        return
-    invocation.unread = [other for other in invocation.unread or () if not other.ended]
-    invocation.unread.append(reader)
-
-
-def _split(body: bytes | AsyncIterator[bytes] | None) -> tuple[bytes | None, AsyncIterator[bytes] | None]:
-    """What rides in the head, and what follows in pieces."""
-    if body is None:
-        return None, None
-    if isinstance(body, bytes):
-        return (body, None) if len(body) <= INLINE_BODY_BYTES_MAX else (None, _once(body))
-    return None, body
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body

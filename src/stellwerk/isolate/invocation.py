@@ -39,3 +39,7 @@ class Invocation(Scope):
         self.live = live
         self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
         self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with it
+
+
+NOBODY = Invocation("")
+"""What runs outside of every request and run: a module's top level, a forgotten task."""

@@ -39,6 +39,13 @@ class LoadedWorker:
     exports: list[Export]
     import_ms: int
 
+    def find(self, name: str) -> tuple[Any, str]:
+        """The class of this name and its kind. Raises ``TypeError`` with Cloudflare's text."""
+        found = self.classes.get(name)
+        if found is None:
+            raise TypeError(f"There is no '{name}' class defined in the Python Worker's main module")
+        return found
+
 
 def load(boot: Boot, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> LoadedWorker:
     """Imports the Worker's main module and collects its exports.

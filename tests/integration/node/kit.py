@@ -205,10 +205,18 @@ class ANode:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()["result"]
 
+    def system(self) -> dict[str, Any]:
+        """What ``/v1/system`` tells of the node."""
+        answer = self.http.get(
+            f"http://127.0.0.1:{self.control_port}/v1/system", headers={"authorization": f"Bearer {self.token}"}
+        )
+        found: dict[str, Any] = answer.json()["result"]
+        return found
+
     def metric(self, name: str) -> float:
-        """The value of a line of ``/metrics``; 0 when there is none."""
+        """The value of a line of ``/metrics``."""
         text = self.http.get(f"http://127.0.0.1:{self.control_port}/metrics").text
-        return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
+        return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name} "))
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
