@@ -120,13 +120,14 @@ class LittleNode:
     frozen: bool = False
     lost: str = ""  # what ended the life before this one: "node", "isolate" or nothing
     until: Callable[[LittleNode], bool] | None = None  # ends the life early
-    ahead: int = 0  # how far the clock has jumped
+    ahead: int = field(init=False)  # how far the clock has jumped
     state: RunState = field(init=False)
     run: Run | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.journal = list(self.journal)
         self.state = from_journal(map(e.decode, self.journal))
+        self.ahead = max(0, e.decode(self.journal[-1]).at - now_ms())  # a clock does not go back
         self.inbox: list[Any] = []
         self.marks: list[Mark] = []
         self.begun: list[tuple[str, int]] = []
@@ -275,12 +276,14 @@ def _sent(message: Any) -> Any:
 def live(program: Program, **options: Any) -> End:
     """One life of a run, from its journal or from the top."""
     try:
-        return _live(program, options)
+        return a_life(program, **options)
     finally:
         gc.collect()  # what a forgotten run leaves behind shows here, as a warning, and in this test
 
 
-def _live(program: Program, options: dict[str, Any]) -> End:
+def a_life(program: Program, **options: Any) -> End:
+    """As ``live``, without the collection at its end, for tests that live hundreds of them."""
+
     async def main() -> End:
         return await LittleNode(program=program, **{"journal": a_journal(), **options}).live()
 
@@ -293,14 +296,14 @@ def drive(program: Program, *, same_end: bool = True, **options: Any) -> End:
     Each of these lives has to come to the same end, with the same results where a result was recorded before, and
     without beginning a step again whose result was recorded. ``same_end`` False: the program may take another path.
     """
-    first = _live(program, options)
+    first = a_life(program, **options)
     for mark in first.marks:
         journal = first.journal[: mark.entries]
         state = from_journal(map(e.decode, journal))
         kinds = ["", "isolate"] if state.status is Status.WAITING else ["node", "isolate"]
         for lost in kinds:
             again = {**options, "journal": journal, "events_sent": mark.events, "lost": lost}
-            life = _live(program, again)
+            life = a_life(program, **again)
             where = f"after entry {mark.entries} ({e.decode(journal[-1])}), lost: {lost or 'nothing, parked'}"
             _compare(first, life, journal, where, same_end)
     gc.collect()
@@ -332,4 +335,4 @@ def _told(error: e.ErrorValue | None) -> tuple[str, str] | None:
 JOURNALLED = [slot for slot in RunState.__slots__ if slot not in ("solo", "requested")]
 """What of a state comes from the journal."""
 
-__all__ = ["JOURNALLED", "End", "LittleNode", "Program", "a_journal", "drive", "live"]
+__all__ = ["JOURNALLED", "End", "LittleNode", "Program", "a_journal", "a_life", "drive", "live"]
