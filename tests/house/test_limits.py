@@ -9,10 +9,6 @@ from tests.house.code import PACKAGE, name_of, python_files, text_of, tree_of
 
 LIMITS = PACKAGE / "core" / "limits.py"
 UNITS = {"KIB", "MIB"}
-REASON_OWED = {
-    "KEEPALIVE_TIMEOUT_MS", "ISOLATE_IDLE_MS", "ISOLATES_PER_VERSION_MAX", "BUNDLE_FILES_MAX", "PAGE_SIZE_MAX",
-}  # fmt: skip
-USE_OWED = {"STEP_TIMEOUT_MS"}  # StepConfig says "10 minutes", since a program sees it as it was written
 UNIT_IN_NAME = re.compile(r"_(MS|BYTES|MB|CHARS|MAX|COUNT)(_MAX)?$")
 COUNTED_WITHOUT_UNIT = {
     # What is counted is the last word, or nothing else could be meant.
@@ -33,7 +29,7 @@ def limits() -> dict[str, str]:
 def test_every_limit_says_why_it_is_what_it_is() -> None:
     found = limits()
     assert len(found) > 80
-    assert {name for name, reason in found.items() if not reason} - UNITS == REASON_OWED
+    assert {name for name, reason in found.items() if not reason} - UNITS == set()
 
 
 def test_every_limit_is_used() -> None:
@@ -42,7 +38,7 @@ def test_every_limit_is_used() -> None:
         if path != LIMITS:
             used |= {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
             used |= {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
-    assert set(limits()) - used - UNITS == USE_OWED
+    assert set(limits()) - used - UNITS == set()
 
 
 def test_names_of_limits_carry_their_unit() -> None:

@@ -18,7 +18,11 @@ from stellwerk.store.sqlite.connection import MIGRATIONS, open_database
 
 ROOMS = sorted((Path(sqlite.__file__).parent / "queries").glob("*.sql"))
 QUERIES = [query for room in ROOMS for query in load_queries(room).values()]
-READ_WHOLE = {"live_versions": ["SCAN m"], "current_deployments": ["SCAN d"]}  # tables that stay small
+READ_WHOLE = {  # tables that stay small
+    "live_versions": ["SCAN m"],
+    "unfinished_on": ["SCAN m"],
+    "current_deployments": ["SCAN d"],
+}
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ def test_entries_of_the_first_release_without_later_fields_are_still_read() -> N
 def test_state_and_cursor_know_every_type_of_entry(kind: type) -> None:
     before: dict[type, list[e.AnyEntry]] = {
         e.AttemptInterrupted: [e.AttemptStarted(2, "do:a-1", "a", 1, 2)],
+        e.Resumed: [e.Paused(2, "held")],
         e.SleepCompleted: [e.SleepStarted(2, "sleep:nap-1", "nap", 1, 9)],
         e.SleepCancelled: [e.SleepStarted(2, "timer:asyncio-1", "asyncio", 1, 9, True)],
         e.WaitCompleted: [e.WaitStarted(2, "wait:pay-1", "pay", 1, "paid", 9, 9)],

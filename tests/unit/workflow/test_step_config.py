@@ -106,7 +106,7 @@ def test_the_defaults_are_cloudflares() -> None:
         "retries": {"limit": 5, "delay": 1000, "backoff": "exponential"},
         "timeout": "10 minutes",
     }
-    assert (DEFAULT_CONFIG.timeout_ms, DEFAULT_CONFIG.delay_ms) == (limits.STEP_TIMEOUT_MS, limits.STEP_RETRY_DELAY_MS)
+    assert (DEFAULT_CONFIG.timeout_ms, DEFAULT_CONFIG.delay_ms) == (600_000, limits.STEP_RETRY_DELAY_MS)
 
 
 def test_what_the_program_sees_of_a_configuration_has_no_function_and_knows_infinity() -> None:

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from stellwerk.core.errors import IllegalTransitionError
 from stellwerk.core.workflow import entries as e
-from stellwerk.core.workflow.status import TERMINAL, Status
+from stellwerk.core.workflow.status import MOVES, TERMINAL, Status
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, StepConfig
 
 
@@ -120,9 +121,16 @@ def _progress(state: RunState, delivery: int) -> None:
         _run(state)
 
 
+def _move(state: RunState, status: Status) -> None:
+    """The one place where a status changes, and only as the table says."""
+    if status not in MOVES[state.status]:
+        raise IllegalTransitionError(f"{state.status.value} may not be followed by {status.value}")
+    state.status = status
+
+
 def _run(state: RunState) -> None:
     if state.status is Status.QUEUED or state.status is Status.WAITING:
-        state.status = Status.RUNNING
+        _move(state, Status.RUNNING)
 
 
 def _created(state: RunState, entry: e.Created) -> None:
@@ -212,7 +220,7 @@ def _wait_timed_out(state: RunState, entry: e.WaitTimedOut) -> None:
 
 
 def _suspended(state: RunState, entry: e.Suspended) -> None:
-    state.status = Status.WAITING
+    _move(state, Status.WAITING)
 
 
 def _run_interrupted(state: RunState, entry: e.RunInterrupted) -> None:
@@ -222,7 +230,8 @@ def _run_interrupted(state: RunState, entry: e.RunInterrupted) -> None:
 
 
 def _end(state: RunState, status: Status, at: int) -> None:
-    state.status, state.ended_at = status, at
+    _move(state, status)
+    state.ended_at = at
     state.open.clear()
     state.sleeps.clear()
     state.waits.clear()
@@ -244,11 +253,13 @@ def _terminated(state: RunState, entry: e.Terminated) -> None:
 
 
 def _paused(state: RunState, entry: e.Paused) -> None:
-    state.status, state.reason = Status.PAUSED, entry.reason
+    _move(state, Status.PAUSED)
+    state.reason = entry.reason
 
 
 def _resumed(state: RunState, entry: e.Resumed) -> None:
-    state.status, state.reason = Status.QUEUED, ""
+    _move(state, Status.QUEUED)
+    state.reason = ""
 
 
 _EVOLVE: dict[type, Callable[[RunState, Any], None]] = {

@@ -64,6 +64,15 @@ class Command:
     done: Done | None = None
 
 
+class _Run:
+    """A run whose journal grows. ``seq`` is the number of its next entry."""
+
+    __slots__ = ("number", "seq")
+
+    def __init__(self, number: int, seq: int) -> None:
+        self.number, self.seq = number, seq
+
+
 Write = Decision | Command
 Failures = dict[int, Exception]
 """Place in the group -> why that one failed."""
@@ -76,7 +85,7 @@ class GroupWriter:
         self._epoch = epoch
         self._manifest_ids: dict[tuple[str, tuple[str, ...]], str] = {}
         self._manifests_stored: set[tuple[str, str]] = set()
-        self._runs: dict[RunKey, int] = {}
+        self._runs: dict[RunKey, _Run] = {}
         self._next_run = (epoch << RUNS_PER_EPOCH_BITS) + 1
 
     def write(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
@@ -230,22 +239,30 @@ class GroupWriter:
         if db.changes() != 1:
             return False
         self._next_run += 1
-        self._remember(row.account_id, row.workflow, row.instance_id, row.incarnation, run)
+        self._remember(row.account_id, row.workflow, row.instance_id, row.incarnation, _Run(run, 0))
         return True
 
-    def _remember(self, account_id: str, workflow: str, instance_id: str, incarnation: int, run: int) -> None:
+    def _remember(self, account_id: str, workflow: str, instance_id: str, incarnation: int, run: _Run) -> None:
         if len(self._runs) >= RUNS_REMEMBERED_MAX:
             self._runs.clear()
         self._runs[account_id, workflow, instance_id, incarnation] = run
 
     def _entries(self, db: apsw.Connection, rows: Sequence[JournalRow]) -> list[RunRow]:
-        """The rows as the journal keeps them: under the number of their run. Hot: once per entry."""
+        """The rows as the journal keeps them: under the number of their run. Hot: once per entry.
+
+        Raises ``ValueError`` for an entry that does not follow the last one. An owner may have handed over its next
+        decision before it hears that the one before was not written; that next one must fail as well, or the journal
+        would have a hole that no later node can read or fill.
+        """
         runs, found = self._runs, []
         for account_id, workflow, instance_id, incarnation, seq, at, entry in rows:
             run = runs.get((account_id, workflow, instance_id, incarnation))
             if run is None:
                 run = self._find_run(db, account_id, workflow, instance_id, incarnation)
-            found.append((account_id, run, seq, at, entry))
+            if seq != run.seq:
+                raise ValueError(f"entry {seq} of instance {instance_id} of {workflow} comes where {run.seq} is next")
+            run.seq = seq + 1
+            found.append((account_id, run.number, seq, at, entry))
         return found
 
     def _numbered(self, db: apsw.Connection, update: InstanceUpdate) -> NumberedUpdate:
@@ -254,12 +271,15 @@ class GroupWriter:
         run = self._runs.get((account_id, workflow, instance_id, incarnation))
         if run is None:
             run = self._find_run(db, account_id, workflow, instance_id, incarnation)
-        return (status, modified_at, started_at, ended_at, wake_at, run)
+        return (status, modified_at, started_at, ended_at, wake_at, run.number)
 
-    def _find_run(self, db: apsw.Connection, account_id: str, workflow: str, instance_id: str, incarnation: int) -> int:
-        run = db.execute(_FIND_RUN, (account_id, workflow, instance_id, incarnation)).get
-        if not isinstance(run, int):
+    def _find_run(
+        self, db: apsw.Connection, account_id: str, workflow: str, instance_id: str, incarnation: int
+    ) -> _Run:
+        found = db.execute(_FIND_RUN, (account_id, workflow, instance_id, incarnation)).get
+        if not isinstance(found, tuple):
             raise ValueError(f"there is no incarnation {incarnation} of instance {instance_id} of {workflow}")
+        run = _Run(*found)
         self._remember(account_id, workflow, instance_id, incarnation, run)
         return run
 

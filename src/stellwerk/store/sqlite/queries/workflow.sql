@@ -5,8 +5,10 @@
 INSERT INTO journal (account_id, run, seq, at, entry) VALUES (?, ?, ?, ?, ?);
 
 -- name: find_run
--- The number under which an incarnation's journal is kept, for the writer, which remembers it.
-SELECT run FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
+-- The number under which an incarnation's journal is kept, and of its next entry, for the writer, which remembers both.
+SELECT run, (SELECT coalesce(max(seq) + 1, 0) FROM journal AS j
+             WHERE j.account_id = instance.account_id AND j.run = instance.run)
+FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
 
 -- name: add_manifest
 -- The set of versions of a run, kept once. The id is a hash of the versions, so an equal one is already right.
@@ -115,12 +117,12 @@ WHERE account_id = ? AND superseded = 0
 GROUP BY workflow, status;
 
 -- name: unfinished_on
--- Runs that stay on a version: those of every manifest that names it, counted in the index of unfinished ones.
-SELECT count(*)
-FROM instance INDEXED BY instance_live_manifest
-JOIN run_manifest AS m ON m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id
-WHERE instance.ended_at IS NULL
-  AND EXISTS (SELECT 1 FROM json_each(m.versions) AS v WHERE v.value = ?);
+-- Runs that stay on a version: one count in the index of unfinished ones per distinct manifest that names it.
+SELECT coalesce(sum((SELECT count(*) FROM instance INDEXED BY instance_live_manifest
+                     WHERE instance.account_id = m.account_id AND instance.manifest_id = m.manifest_id
+                       AND instance.ended_at IS NULL)), 0)
+FROM run_manifest AS m
+WHERE EXISTS (SELECT 1 FROM json_each(m.versions) AS v WHERE v.value = ?);
 
 -- name: live_versions
 -- Versions that runs still need: one probe per distinct manifest, however many runs there are.
