@@ -17,6 +17,7 @@ import apsw
 import pytest
 from tests.conformance.store.kit import ACCOUNT, NOW, WORKFLOW, a_version, an_entry, an_instance, outcomes, record
 
+from stellwerk.core import limits
 from stellwerk.core.errors import StorageError
 from stellwerk.store.base import Decision
 from stellwerk.store.sqlite import SqliteStore
@@ -73,10 +74,8 @@ async def test_a_full_disk_refuses_and_loses_nothing_and_recovers_with_space(dis
     await record(store, Decision(create=an_instance()))
     acknowledged: list[int] = []
     refused: list[int] = []
-    seq = 0
     while len(refused) < 20:  # the disk takes a few hundred; the size of the disk bounds this loop
-        wave = range(seq, seq + 8)
-        seq += 8
+        wave = range(len(acknowledged), len(acknowledged) + 8)
         told = await outcomes(store, [Decision([an_entry(number, f"{number} {TEXT}")]) for number in wave])
         for number, error in zip(wave, told, strict=True):
             (acknowledged if error is None else refused).append(number)
@@ -88,14 +87,15 @@ async def test_a_full_disk_refuses_and_loses_nothing_and_recovers_with_space(dis
     assert acknowledged
 
     disk.free()
-    await record(store, Decision([an_entry(refused[0], f"{refused[0]} again")]))
+    following = len(acknowledged)
+    await record(store, Decision([an_entry(following, f"{following} again")]))
     await store.close()
     store = await SqliteStore.open(path, owner="node-1", now_ms=NOW)
     recovered = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
     await store.close()
 
     assert recovered is not None
-    assert {int(entry.split()[0]) for entry in recovered.journal} == {*acknowledged, refused[0]}
+    assert {int(entry.split()[0]) for entry in recovered.journal} == {*acknowledged, following}
 
 
 class FailingDisk(apsw.VFS):
@@ -105,6 +105,7 @@ class FailingDisk(apsw.VFS):
         super().__init__("failing", base=base, makedefault=True)
         self.base = base
         self.broken = False
+        self.heals = False  # after one failure
         self.failed: list[int] = []  # which opening of the log was asked to sync and could not
         self.synced_after_failure = False
         self.openings = 0
@@ -124,6 +125,7 @@ class FailingFile(apsw.VFSFile):
     def xSync(self, flags: int) -> None:
         if self.is_log and self.disk.broken:
             self.disk.failed.append(self.number)
+            self.disk.broken = not self.disk.heals
             raise apsw.IOError("the disk does not answer")
         if self.number in self.disk.failed:
             self.disk.synced_after_failure = True
@@ -161,6 +163,28 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_and_no_sync_is_repeat
     assert commits == 1
     assert run is not None
     assert run.journal == [b"entry 0", b"anew"]
+
+
+async def test_what_waits_behind_a_failed_group_does_not_leave_a_hole_in_a_journal(
+    tmp_path: Path, failing_disk: FailingDisk
+) -> None:
+    """The disk fails for one group. The next one was handed over before anybody heard of it, and would be written."""
+    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
+    await record(store, Decision([an_entry(0)], create=an_instance()), Decision(create=an_instance("order-2")))
+    failing_disk.broken = failing_disk.heals = True
+    whole_group = [an_entry(seq) for seq in range(1, 1 + limits.GROUP_ROWS_MAX)]
+    behind = an_entry(1 + limits.GROUP_ROWS_MAX)
+
+    told = await outcomes(
+        store, [Decision(whole_group), Decision([behind]), Decision([an_entry(0, instance_id="order-2")])]
+    )
+    await record(store, Decision([an_entry(1, "decided anew")]))
+    run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
+    await store.close()
+
+    assert [type(error) for error in told] == [StorageError, StorageError, type(None)]
+    assert run is not None
+    assert run.journal == [b"entry 0", b"decided anew"]
 
 
 async def test_what_failed_once_may_be_submitted_again(tmp_path: Path, failing_disk: FailingDisk) -> None:

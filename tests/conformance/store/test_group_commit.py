@@ -120,10 +120,23 @@ async def test_the_guilty_one_is_found_among_hundreds(store: Store) -> None:
 async def test_a_row_that_cannot_be_stored_fails_alone(store: Store, row: JournalRow) -> None:
     await record(store, Decision(create=an_instance()))
 
-    told = await outcomes(store, [Decision([an_entry(5)]), Decision([row]), Decision([an_entry(6)])])
+    told = await outcomes(store, [Decision([an_entry(0)]), Decision([row]), Decision([an_entry(1)])])
 
     assert [type(error) for error in told] == [type(None), StorageError, type(None)]
-    assert await journal(store) == [b"entry 5", b"entry 6"]
+    assert await journal(store) == [b"entry 0", b"entry 1"]
+
+
+async def test_no_entry_is_stored_over_a_hole(store: Store) -> None:
+    """An owner hands over its next decision before it hears that the last one was refused: that one must fail too."""
+    await record(store, Decision([an_entry(0)], create=an_instance()))
+    refused: JournalRow = (ACCOUNT, WORKFLOW, "order-1", 1, 1, 0, "text instead of bytes")  # type: ignore[assignment]
+
+    told = await outcomes(store, [Decision([refused]), Decision([an_entry(2), an_entry(3)]), Decision([an_entry(4)])])
+    again = await outcomes(store, [Decision([an_entry(2)]), Decision([an_entry(1)])])
+
+    assert [type(error) for error in (*told, *again)] == [StorageError] * 4 + [type(None)]
+    assert [error.retryable for error in told if isinstance(error, StorageError)] == [False, True, True]
+    assert await journal(store) == [b"entry 0", b"entry 1"]
 
 
 async def test_everyone_is_told_in_the_order_of_submission(store: Store) -> None:
@@ -137,7 +150,7 @@ async def test_everyone_is_told_in_the_order_of_submission(store: Store) -> None
             if number == 99:
                 over.set()
 
-        entry = an_entry(number if number != 50 else 49)  # one of them fails, and keeps its place
+        entry = an_entry(number if number < 50 else number - 1)  # one of them fails, and keeps its place
         return Decision([entry], done=done)
 
     for begin in range(0, 100, 10):

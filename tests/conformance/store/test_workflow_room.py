@@ -73,9 +73,9 @@ async def test_a_run_is_loaded_with_its_journal_in_order_of_seq(store: Store) ->
     await record(
         store,
         Decision([an_entry(0)], create=an_instance()),
-        Decision([an_entry(2), an_entry(3)]),
-        Decision([an_entry(1)]),
+        Decision([an_entry(1), an_entry(2)]),
         Decision([an_entry(0, instance_id="order-2")], create=an_instance("order-2")),
+        Decision([an_entry(3)]),
     )
 
     run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")

@@ -250,7 +250,7 @@ class GroupWriter:
     def _entries(self, db: apsw.Connection, rows: Sequence[JournalRow]) -> list[RunRow]:
         """The rows as the journal keeps them: under the number of their run. Hot: once per entry.
 
-        Raises ``ValueError`` for an entry that does not follow the last one. An owner may have handed over its next
+        Raises ``_HoleError`` for an entry that does not follow the last one. An owner may have handed over its next
         decision before it hears that the one before was not written; that next one must fail as well, or the journal
         would have a hole that no later node can read or fill.
         """
@@ -260,7 +260,7 @@ class GroupWriter:
             if run is None:
                 run = self._find_run(db, account_id, workflow, instance_id, incarnation)
             if seq != run.seq:
-                raise ValueError(f"entry {seq} of instance {instance_id} of {workflow} comes where {run.seq} is next")
+                raise _HoleError(f"entry {seq} of instance {instance_id} of {workflow} comes where {run.seq} is next")
             run.seq = seq + 1
             found.append((account_id, run.number, seq, at, entry))
         return found
@@ -314,6 +314,10 @@ class FencedError(StorageError):
     retryable = False
 
 
+class _HoleError(ValueError):
+    """An entry does not follow the last one of its journal."""
+
+
 def _gathered(group: Sequence[Write]) -> Sequence[Decision] | None:
     """The group when it may be written the fast way: no command, no restart. A plain loop: this is the hot path."""
     for write in group:
@@ -329,5 +333,5 @@ def _named(error: Exception) -> Exception:
         f"The store refused this write alone: {error}.", cure="Load the run again, then decide again."
     )
     failed.__cause__ = error
-    failed.retryable = False
+    failed.retryable = isinstance(error, _HoleError)  # what it was to follow may be written the next time
     return failed
