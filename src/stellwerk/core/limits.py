@@ -83,6 +83,7 @@ RUNS_LIVE_MAX: Final = 10_000  # runs held in memory; further ones stay queued
 RUNS_QUEUED_MAX: Final = 2_000_000  # CF
 PARK_AFTER_MS: Final = 1_000  # a run that waits longer than this leaves memory
 INLINE_VALUE_BYTES_MAX: Final = 64 * KIB  # larger values go to content-addressed blobs
+RUN_PART_BYTES: Final = 4 * MIB  # a journal goes to an isolate in parts of this size; one frame cannot hold them all
 
 # -- store ------------------------------------------------------------------------------------------------------------
 GROUP_ROWS_MAX: Final = 2_000  # rows in one commit

@@ -19,6 +19,7 @@ from stellwerk.wire import values
 
 STACK_CHARS_MAX = 8_000
 MESSAGE_CHARS_MAX = 4_000
+ARGS_BYTES_MAX = 64_000  # what makes the exception again where it is caught; a larger one keeps its text only
 
 
 class WorkflowFatalError(Exception):
@@ -54,7 +55,7 @@ def to_error_value(error: BaseException, *, hide_frames_of: str = "stellwerk") -
     except Exception as broken:  # a user's __str__ may do anything
         text = f"<no text: {type(broken).__name__} in {cls.__name__}.__str__>"
     try:
-        args = values.encode(list(error.args))
+        args = values.encode(list(error.args), size_max=ARGS_BYTES_MAX)
     except Exception:
         args = b""
     name, module = cls.__name__, "" if cls.__module__ == "builtins" else f"{cls.__module__}:{cls.__qualname__}"

@@ -70,10 +70,11 @@ class IsolateHost:
         invocation = self._invocation()
         data = values.encode([args, kwargs], size_max=RPC_VALUE_BYTES_MAX)
         self._check_depth(invocation)
+        depth, request_id = invocation.depth + 1, invocation.invocation
         result = await self._on_real_loop(
             self._outgoing.call(
                 lambda call: messages.RpcCall(
-                    call, binding, method, data, invocation.traceparent, invocation.depth + 1, invocation.scope
+                    call, binding, method, data, invocation.traceparent, depth, invocation.scope, request_id=request_id
                 )
             )
         )

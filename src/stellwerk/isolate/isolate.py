@@ -73,6 +73,7 @@ class Isolate:
         self._handlers |= {
             messages.HttpRequest: requests.http_request,
             messages.RpcCall: requests.rpc_call,
+            messages.RunPast: runs.past,
             messages.RunStart: runs.start,
             messages.Deliver: runs.deliver,
             messages.AttemptGranted: runs.grant,

@@ -16,7 +16,7 @@ from workers.request import Request
 from workers.response import raw_parts
 
 from stellwerk.core.errors import WorkerError, WorkerLoopError
-from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
+from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, RPC_VALUE_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.isolate.bodies import BodyReader, BodyWriter, close_unread
 from stellwerk.isolate.failures import to_error_value
 from stellwerk.isolate.invocation import Invocation
@@ -126,7 +126,9 @@ class Requests:
         invocation.pending = invocation.pending or set()
 
     async def _serve_rpc(self, message: messages.RpcCall, call: IncomingCall) -> None:
-        invocation = Invocation("", traceparent=message.traceparent, depth=message.depth, scope=message.scope)
+        invocation = Invocation(
+            message.request_id, traceparent=message.traceparent, depth=message.depth, scope=message.scope
+        )
         current.set(invocation)
         try:
             cls, _ = self._worker.find(message.target)
@@ -137,7 +139,7 @@ class Requests:
             result = getattr(instance, message.method)(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            data = values.encode(result)
+            data = values.encode(result, size_max=RPC_VALUE_BYTES_MAX)
         except BaseException as error:
             await self._failed(message.call, error, invocation)
             return

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
+from stellwerk.core.limits import FRAME_BYTES_MAX
 from stellwerk.core.workflow.inputs import RunInput
 from stellwerk.wire import frames
 from stellwerk.wire import isolate as messages
@@ -116,16 +117,16 @@ class Channel(asyncio.Protocol):
         self._write()
 
     def _write(self) -> None:
-        """All messages that wait, as one frame."""
+        """All messages that wait, as one frame, or as more if one cannot hold them."""
         waiting = self._waiting
         if not waiting:
             return
         if self._transport is not None and not self.closed:
             try:
-                data = messages.encode(waiting)
-            except (TypeError, ValueError):
-                data = _encode_what_can_be(waiting)
-            self._transport.write(frames.message_frame(data))
+                for data in _encoded(waiting):
+                    self._transport.write(frames.message_frame(data))
+            except frames.FrameError as error:
+                asyncio.get_running_loop().call_soon(self.abort, error)  # not while whoever sends is in the middle
         waiting.clear()
 
     def close(self) -> None:
@@ -142,6 +143,21 @@ class Channel(asyncio.Protocol):
                 self._transport.abort()
             self.writable.set()
             self._on_lost(self, error)
+
+
+def _encoded(waiting: list[Any]) -> list[bytes]:
+    """The messages as contents of frames. Raises ``FrameError`` for one that is too large by itself: who makes messages
+    keeps to the limits of their parts, and to drop it would leave somebody waiting for ever."""
+    try:
+        data = messages.encode(waiting)
+    except (TypeError, ValueError):
+        data = _encode_what_can_be(waiting)
+    if len(data) < FRAME_BYTES_MAX:
+        return [data]
+    if len(waiting) == 1:
+        raise frames.FrameError(f"a {type(waiting[0]).__name__} of {len(data)} bytes is too large to be sent")
+    half = len(waiting) // 2
+    return _encoded(waiting[:half]) + _encoded(waiting[half:])
 
 
 def _encode_what_can_be(waiting: list[Any]) -> bytes:

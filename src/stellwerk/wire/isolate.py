@@ -138,6 +138,7 @@ class RpcCall(Message, frozen=True, tag=12):
     depth: int = 0
     scope: int = 0
     props: Any = None
+    request_id: str = ""
 
 
 class RpcResult(Message, frozen=True, tag=13):
@@ -214,6 +215,14 @@ class RunStart(Message, frozen=True, tag=30):
     steps_max: int = STEPS_PER_INSTANCE
 
 
+class RunPast(Message, frozen=True, tag=45):
+    """A part of a large journal, sent before the ``RunStart`` that has the rest: one frame could not hold it all."""
+
+    run: int
+    journal: list[bytes]
+    blobs: dict[str, bytes]
+
+
 class AttemptGranted(Message, frozen=True, tag=35):
     """Begin this attempt now: the answer to ``StepRequested``, and what follows when a retry delay has passed."""
 
@@ -256,6 +265,7 @@ AnyMessage = (
     | Credit
     | WorkflowCall
     | RunStart
+    | RunPast
     | AttemptGranted
     | Deliver
     | RunStop

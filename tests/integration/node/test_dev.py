@@ -68,6 +68,15 @@ def test_the_table_at_the_start_shows_what_is_not_connected(tmp_path: Path) -> N
         assert "front.localhost" in table
 
 
+def test_without_a_default_worker_what_no_route_claims_is_a_404(tmp_path: Path) -> None:
+    a_worker(tmp_path, "one", HELLO.format("one"))
+    a_worker(tmp_path, "two", HELLO.format("two"))
+    with ANode(tmp_path) as node:
+        answer = node.ask("", "/", headers={"host": "example.com"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "route.not_found")
+        assert node.ask("two").text == "two"
+
+
 def test_a_worker_that_was_missing_is_found_when_it_comes(tmp_path: Path) -> None:
     source = """
     from workers import Response, WorkerEntrypoint

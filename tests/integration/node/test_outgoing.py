@@ -185,6 +185,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave in the middle are what some of these tests are about."""
+
 
 @pytest.fixture(scope="module")
 def outside() -> Iterator[Outside]:

@@ -126,7 +126,7 @@ class Default(WorkerEntrypoint):
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ANode]:
     workspace = tmp_path_factory.mktemp("requests")
-    a_worker(workspace, "lab", LAB, toml="[limits]\nisolates_max = 1\n")
+    a_worker(workspace, "lab", LAB, toml="default = true\n[limits]\nisolates_max = 1\n")
     a_worker(
         workspace,
         "routed",
@@ -312,11 +312,8 @@ def test_a_route_a_host_name_and_the_default_worker_lead_to_workers(node: ANode)
     assert node.ask("routed", "/a").text == "routed http://routed.localhost/a"
     routed = node.ask("", "/api/1", headers={"host": "Shop.Example.com"})
     assert routed.text == "routed http://shop.example.com/api/1"
-    missing = node.ask("", "/elsewhere", headers={"host": "shop.example.com"})
-    # Two Workers and neither is named the default: nobody answers for the rest.
-    assert missing.status_code in (200, 404)
-    if missing.status_code == 404:
-        assert missing.json()["code"] == "route.not_found"
+    rest = node.ask("", "/hello", headers={"host": "shop.example.com"})
+    assert rest.text == "hello"  # of the lab, which says that it is the default
 
 
 def test_two_hundred_requests_share_one_isolate(node: ANode) -> None:

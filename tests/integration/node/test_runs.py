@@ -143,6 +143,42 @@ class Asks(WorkflowEntrypoint):
         return [await unread(), await read(), caught]
 
 
+class Heavy(WorkflowEntrypoint):
+    """More state than one frame holds."""
+
+    async def run(self, event, step):
+        total = 0
+        for n in range(40):
+            @step.do("heavy")
+            async def heavy():
+                notes.append("heavy")
+                return bytes([n]) * 1_000_000
+            total += len(await heavy())
+        await step.wait_for_event("wait", "go", timeout="1 hour")
+        return total
+
+
+class Returns(WorkflowEntrypoint):
+    async def run(self, event, step):
+        match event["payload"]:
+            case "too much":
+                return b"x" * 40_000_000
+            case "a large error":
+                raise ValueError(b"x" * 40_000_000)
+
+
+class Crowd(WorkflowEntrypoint):
+    async def run(self, event, step):
+        @step.do("one")
+        async def one():
+            return event["payload"]
+        @step.do("two")
+        async def two(one):
+            return one * 2
+        await step.sleep("a moment", 20)
+        return await two()
+
+
 class Talks(WorkflowEntrypoint):
     async def run(self, event, step):
         print("in run")
@@ -190,12 +226,13 @@ def write_flows(workspace: Path) -> None:
     def workflow(name: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "binding": name.upper(), "class_name": name.capitalize(), **more}
 
-    names = ("large", "parallel", "long", "parent", "child", "sleeper", "step", "asks", "talks")
+    names = "large parallel long parent child sleeper step asks talks heavy returns crowd"
     a_worker(
         workspace,
         "flows",
         FLOWS,
-        workflows=[*map(workflow, names), workflow("one", concurrency={"limit": 1})],
+        toml="[limits]\nisolates_max = 1\n",  # so that what a run notes and what a request reads is one memory
+        workflows=[*map(workflow, names.split()), workflow("one", concurrency={"limit": 1})],
         services=[{"binding": "HELPER", "service": "helper"}],
     )
     write_helper(workspace, 1)
@@ -252,6 +289,39 @@ def test_a_thousand_steps_are_replayed_and_none_runs_again(node: ANode) -> None:
     assert node.send_event("long", instance, "go").is_success
     assert node.ended("long", instance)["output"] == sum(range(1000))
     assert notes(node)["notes"].count(999) == 1
+
+
+def test_more_state_than_a_frame_holds_is_replayed(node: ANode) -> None:
+    instance = node.create("heavy", {})
+    node.ended("heavy", instance, "waiting")
+    until(lambda: live_runs(node) == 0, "the waiting run has left its isolate")
+    assert node.send_event("heavy", instance, "go").is_success
+    assert node.ended("heavy", instance)["output"] == 40_000_000
+    assert notes(node)["notes"].count("heavy") == 40
+
+
+@pytest.mark.parametrize(
+    ("payload", "name", "message"),
+    [
+        ("too much", "WorkflowInternalError", "The output of the instance is too large. Maximum allowed size is 1MiB."),
+        ("a large error", "ValueError", str(b"x" * 4000)[:4000]),
+    ],
+)
+def test_an_end_too_large_to_be_told_is_an_error_and_hurts_nobody(
+    node: ANode, payload: str, name: str, message: str
+) -> None:
+    start = len(node.output.lines)
+    ended = node.ended("returns", node.create("returns", payload))
+    assert ended["error"] == {"name": name, "message": message}
+    assert not any("isolate crashed" in line for line in node.output.lines[start:])
+
+
+def test_three_hundred_runs_at_once_all_end_well(node: ANode) -> None:
+    items = [{"instance_id": f"crowd-{n}", "params": n} for n in range(300)]
+    for first in range(0, 300, 100):
+        node.result("/workflows/crowd/instances/batch", method="POST", json=items[first : first + 100])
+    for n in range(300):
+        assert node.ended("crowd", f"crowd-{n}")["output"] == 2 * n
 
 
 def live_runs(node: ANode) -> int:

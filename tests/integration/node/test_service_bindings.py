@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from tests.integration.node.kit import DEADLINE_S, ANode, a_node, a_worker, until
 
@@ -55,6 +56,14 @@ class Default(WorkerEntrypoint):
         answers = await asyncio.gather(*(self.env.BACK.add(n, n) for n in range(100)))
         return Response.json(answers)
 
+    async def heavy(self, request):
+        answers = await asyncio.gather(*(self.env.BACK.double(bytes(5_000_000)) for n in range(12)))
+        return Response.json([len(answer) for answer in answers])
+
+    async def dying(self, request):
+        answer = await self.env.BACK.fetch("http://back/dying")
+        return Response(answer.body)
+
     async def unread(self, request):
         await self.env.BACK.fetch("http://back/endless")
         return Response("did not read it")
@@ -77,6 +86,7 @@ class Default(WorkerEntrypoint):
 
 BACK = """
 import asyncio
+import os
 
 from js import ReadableStream
 from workers import Response, WorkerEntrypoint
@@ -99,6 +109,12 @@ async def endless():
         print("endless was ended")
 
 
+async def dying():
+    yield b"first"
+    await opened.wait()
+    os._exit(1)
+
+
 class Mixed:
     def inherited(self):
         return "from a mixin"
@@ -114,8 +130,13 @@ class Default(Mixed, WorkerEntrypoint):
         if name == "open":
             opened.set()
             return Response("opened")
+        if name == "shut":
+            opened.clear()
+            return Response("shut")
         if name == "endless":
             return Response(ReadableStream.from_(endless()))
+        if name == "dying":
+            return Response(ReadableStream.from_(dying()))
         if name == "throw":
             raise ValueError("the far end failed")
         if name == "see":
@@ -136,6 +157,15 @@ class Default(Mixed, WorkerEntrypoint):
 
     async def traced(self):
         print("traced")
+
+    async def double(self, data):
+        return bytes(data) * 2
+
+    async def too_much(self):
+        return bytes(40_000_000)
+
+    async def die(self):
+        os._exit(1)
 
     async def fail(self, text):
         raise ValueError(text)
@@ -218,6 +248,7 @@ def test_ten_mebibytes_go_through_three_workers_and_back(node: ANode) -> None:
 
 
 def test_a_stream_through_three_workers_is_held_nowhere(node: ANode) -> None:
+    assert node.ask("back", "/shut").text == "shut"
     with node.http.stream("GET", f"{node.ingress}/stream", headers={"host": "a-front.localhost"}) as answer:
         pieces = answer.iter_raw()
         assert next(pieces) == b"first "
@@ -286,6 +317,33 @@ def test_a_hundred_calls_at_once_come_back_in_order(node: ANode) -> None:
     assert node.ask("a-front", "/many").json() == [2 * n for n in range(100)]
 
 
+def test_large_answers_that_come_at_once_do_not_break_the_channel(node: ANode) -> None:
+    assert node.ask("a-front", "/heavy").json() == [10_000_000] * 12
+
+
+def test_a_result_over_the_limit_is_an_error_at_the_call_and_hurts_nobody(node: ANode) -> None:
+    start = len(node.output.lines)
+    assert str(32 * MIB) in rpc(node, "too_much")[1]
+    assert not any("isolate crashed" in line for line in node.output.lines[start:])
+
+
+def test_a_worker_that_dies_under_a_call_is_an_error_at_the_call_and_the_next_call_works(node: ANode) -> None:
+    _, message = rpc(node, "die")
+    assert message.startswith("The Worker that was called ended")
+    assert rpc(node, "add", 1, 2) == 3
+
+
+def test_a_worker_that_dies_in_the_middle_of_an_answer_breaks_it_off(node: ANode) -> None:
+    assert node.ask("back", "/shut").text == "shut"
+    with node.http.stream("GET", f"{node.ingress}/dying", headers={"host": "a-front.localhost"}) as answer:
+        pieces = answer.iter_raw()
+        assert next(pieces) == b"first"
+        node.ask("back", "/open")
+        with pytest.raises(httpx.TransportError):
+            list(pieces)
+    assert rpc(node, "add", 1, 2) == 3
+
+
 def test_a_named_entrypoint_has_the_props_of_its_binding(node: ANode) -> None:
     assert rpc(node, "who", binding="ADMIN") == {
         "entrypoint": "Admin",
@@ -328,10 +386,12 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def traces(node: ANode, **headers: str) -> set[str]:
-    """The trace ids of what two Workers print during one request."""
+    """The trace ids of what two Workers print during one request, which is one invocation to both."""
     start = len(node.output.lines)
     assert node.ask("a-front", "/traced", headers=headers).text == "traced"
-    return {node.record(since=start, text="traced", worker=worker)["trace_id"] for worker in ("a-front", "back")}
+    said = [node.record(since=start, text="traced", worker=worker) for worker in ("a-front", "back")]
+    assert said[0]["invocation"] == said[1]["invocation"] != ""
+    return {record["trace_id"] for record in said}
 
 
 def test_a_trace_is_carried_into_the_next_worker(node: ANode) -> None:

@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from workers._js import JsDict
 
-from stellwerk.core.limits import SLEEP_MS_MAX
+from stellwerk.core.limits import SLEEP_MS_MAX, STEP_OUTPUT_BYTES_MAX
 from stellwerk.core.times import parse_duration_ms
 from stellwerk.core.workflow import entries, inputs
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_key, step_limit_text
-from stellwerk.isolate.failures import WorkflowFatalError, from_error_value, is_non_retryable, to_error_value
+from stellwerk.isolate.failures import (
+    WorkflowFatalError,
+    WorkflowInternalError,
+    from_error_value,
+    is_non_retryable,
+    to_error_value,
+)
 from stellwerk.isolate.logs import NOBODY, current
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
@@ -241,7 +247,7 @@ class Run:
                     self._diverge(divergence_text(completion.key, ["nothing: it has ended"]))
                     return
         try:
-            report: Any = inputs.RunReturned(self.number, values.encode(task.result()))
+            report: Any = inputs.RunReturned(self.number, _encode_output(task.result()))
         except BaseException as error:
             value = to_error_value(error)
             if is_non_retryable(error) and not self.start_message.preserve_non_retryable:
@@ -417,6 +423,14 @@ class Run:
             raise StoppedError
         if asyncio.get_running_loop() is not self.loop:
             raise WorkflowFatalError(f"{what} cannot be used inside the callback of a step; use it in run() itself.")
+
+
+def _encode_output(result: Any) -> bytes:
+    """What ``run()`` returned, under the same limit as the result of a step."""
+    value = values.encode(result)
+    if len(value) > STEP_OUTPUT_BYTES_MAX:
+        raise WorkflowInternalError("The output of the instance is too large. Maximum allowed size is 1MiB.")
+    return value
 
 
 __all__ = ["OutsideStepError", "Run", "StoppedError"]

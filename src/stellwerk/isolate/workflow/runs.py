@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from workers._js import JsDict
 from workers._relaxed import relaxed_call
 from workers.entrypoints import ExecutionContext
@@ -40,8 +41,14 @@ class IsolateRuns:
         self._on_idle = on_idle
         self._attempts = Attempts()
         self.live: dict[int, Run] = {}
+        self._pasts: dict[int, list[messages.RunPast]] = {}  # of runs that are about to start
+
+    def past(self, message: messages.RunPast) -> None:
+        self._pasts.setdefault(message.run, []).append(message)
 
     def start(self, message: messages.RunStart) -> None:
+        if message.run in self._pasts:
+            message = _joined(self._pasts.pop(message.run), message)
         try:
             cls, kind = self._worker.find(message.class_name)
             if kind != "workflow":
@@ -90,6 +97,7 @@ class IsolateRuns:
             run.grant(message)
 
     def stop(self, message: messages.RunStop) -> None:
+        self._pasts.pop(message.run, None)
         run = self.live.get(message.run)
         if run is not None:
             run.stop()
@@ -104,3 +112,11 @@ class IsolateRuns:
         error = context.get("exception")
         stack = to_error_value(error).stack if isinstance(error, BaseException) else ""
         self._logs.emit("error", str(context.get("message", "unhandled")), stack)
+
+
+def _joined(parts: list[messages.RunPast], start: messages.RunStart) -> messages.RunStart:
+    journal, blobs = [], dict(start.blobs)
+    for part in parts:
+        journal += part.journal
+        blobs.update(part.blobs)
+    return msgspec.structs.replace(start, journal=journal + start.journal, blobs=blobs)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from stellwerk.core import limits
 from stellwerk.core.errors import InstanceNotFoundError, StellwerkError
 from stellwerk.core.ids import AccountId
 from stellwerk.core.workflow import entries as e
@@ -20,6 +21,8 @@ from stellwerk.node.workflow.live import LiveRun
 from stellwerk.node.workflow.table import LiveTable
 from stellwerk.store.base import WorkflowRoom
 from stellwerk.wire import isolate as messages
+
+PART_ENTRIES = 64  # of a journal without blobs: what lies in it is small enough for one frame
 
 
 class Handover:
@@ -88,6 +91,10 @@ class Handover:
         created = live.created
         params = created.params if isinstance(created.params, bytes) else blobs[created.params.sha256]
         live.journal, live.handed = None, True
+        if blobs or len(journal) > PART_ENTRIES:
+            *parts, (journal, blobs) = split(journal, blobs)
+            for part in parts:
+                isolate.channel.send(messages.RunPast(live.number, *part))
         isolate.channel.send(
             messages.RunStart(
                 live.number, live.workflow, created.class_name, live.instance_id, params, created.at, journal, blobs,
@@ -101,6 +108,22 @@ class Handover:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def split(journal: list[bytes], blobs: dict[str, bytes]) -> list[tuple[list[bytes], dict[str, bytes]]]:
+    """Journal and blobs in parts of about ``RUN_PART_BYTES``, in order; at least one."""
+    parts: list[tuple[list[bytes], dict[str, bytes]]] = [([], {})]
+    size = 0
+    for name, data in (*(("", entry) for entry in journal), *blobs.items()):
+        if size and size + len(data) > limits.RUN_PART_BYTES:
+            parts.append(([], {}))
+            size = 0
+        size += len(data)
+        if name:
+            parts[-1][1][name] = data
+        else:
+            parts[-1][0].append(data)
+    return parts
 
 
 def blob_of(data: bytes) -> e.BlobRef | None:
