@@ -140,9 +140,9 @@ class Runs(RuleBasedStateMachine):
             after = self.state.next_due()
             assert after is None or after > self.now
 
-    @rule()
-    def settled(self) -> None:
-        self.happens(i.RunSettled(1))
+    @rule(heard=st.integers(0, 3))
+    def settled(self, heard: int) -> None:
+        self.happens(i.RunSettled(1, heard))
 
     @rule(node=st.booleans(), solo=st.booleans())
     def interrupted(self, node: bool, solo: bool) -> None:

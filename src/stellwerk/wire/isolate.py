@@ -237,6 +237,7 @@ class Deliver(Message, frozen=True, tag=43):
     run: int
     completions: list[Completion]
     now: int
+    number: int = 0  # of the group; 0: nested steps only
 
 
 class RunStop(Message, frozen=True, tag=44):

@@ -260,7 +260,7 @@ class LittleNode:
             self.over.set_result(None)
             return
         if out.completions:
-            run.deliver(_sent(messages.Deliver(1, out.completions, out.entries[0].at)))
+            run.deliver(_sent(messages.Deliver(1, out.completions, out.entries[0].at, out.delivery)))
         for grant in out.grants:
             run.grant(_sent(messages.AttemptGranted(1, grant.key, grant.attempt)))
         self._arm()

@@ -195,6 +195,9 @@ def test_a_run_says_that_it_has_settled_once_and_only_while_nothing_executes() -
     kinds = [type(report) for report in end.reports]
     assert kinds == [i.StepDone, i.WaitRequested, i.RunSettled, i.StepDone, i.RunReturned]
     assert len(end.of(e.Suspended)) == 1
+    assert [report.heard for report in end.reports if isinstance(report, i.RunSettled)] == [1]
+    again = live(program, journal=end.journal[:4], lost="node")
+    assert [report.heard for report in again.reports if isinstance(report, i.RunSettled)][:1] == [1]
 
 
 def test_a_program_that_waits_for_nothing_that_can_come_is_told_so() -> None:

@@ -193,6 +193,15 @@ def test_a_run_that_waits_for_nothing_or_has_an_attempt_under_way_is_not_suspend
     assert happens(busy, i.RunSettled(1)).entries == []
 
 
+def test_a_run_that_settled_before_it_heard_of_a_completion_is_not_suspended() -> None:
+    """A sleep ends while the word that the program has settled is on its way: the program goes on, and must not be
+    put away until its other sleep, of a year, is over."""
+    state = a_run(a_sleep_started("short", wake_at=NOW), a_sleep_started("long", wake_at=NOW + 10**9))
+    assert happens(state, i.TimerFired()).delivery == 1
+    assert happens(state, i.RunSettled(1, heard=0)).entries == []
+    assert kinds(happens(state, i.RunSettled(1, heard=1))) == [e.Suspended]
+
+
 def test_a_nested_attempt_whose_outer_step_is_over_does_not_keep_a_run_from_being_suspended() -> None:
     state = a_run(a_sleep_started(wake_at=NOW + 9_000), an_attempt_started("orphan", nested=True))
     assert kinds(happens(state, i.RunSettled(1))) == [e.Suspended]

@@ -91,7 +91,13 @@ class WaitRequested(RunInput, frozen=True, tag=38):
 
 
 class RunSettled(RunInput, frozen=True, tag=39):
-    """Nothing of this run executes now; all that it waits for are timers, retries and events."""
+    """Nothing of this run executes now; all that it waits for are timers, retries and events.
+
+    ``heard``: the number of the last delivery group that the program has seen. If there is a later one, it is on its
+    way to a program that will go on.
+    """
+
+    heard: int = 0
 
 
 class RunReturned(RunInput, frozen=True, tag=40):

@@ -301,6 +301,8 @@ def _timer_fired(state: RunState, incoming: i.TimerFired, now_ms: int, out: Deci
 
 def _run_settled(state: RunState, report: i.RunSettled, now_ms: int, out: Decision) -> None:
     """``waiting`` is written when it lasts: a sleep of a moment is over before anybody could look."""
+    if report.heard < state.deliveries:
+        return
     due = state.next_due()
     soon = due is not None and due - now_ms < limits.PARK_AFTER_MS
     if state.status not in _MAY_WAIT or soon or _is_busy(state):

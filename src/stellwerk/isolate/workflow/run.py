@@ -92,6 +92,7 @@ class Run:
         self._granted: dict[str, int] = {}
         self._deferred: list[Callable[[], None]] = []
         self._backlog: deque[messages.Deliver] = deque()
+        self._heard = 0  # the last delivery group that the program has seen
         self._settled = False
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._started_steps = 0
@@ -117,7 +118,7 @@ class Run:
         if self.replaying:
             self._backlog.append(message)
             return
-        self._hand_over(message.completions, message.now)
+        self._hand_over(message.completions, message.now, message.number)
         self.go_on()
 
     def grant(self, message: messages.AttemptGranted) -> None:
@@ -163,7 +164,7 @@ class Run:
                     self._diverge(divergence_text(completion.key, self._pending))
                 return False
         groups.popleft()
-        self._hand_over(group.completions, group.at)
+        self._hand_over(group.completions, group.at, group.number)
         return True
 
     def _go_live(self) -> bool:
@@ -186,7 +187,7 @@ class Run:
         if not self._backlog:
             return False
         message = self._backlog.popleft()
-        self._hand_over(message.completions, message.now)
+        self._hand_over(message.completions, message.now, message.number)
         return True
 
     def _diverge(self, reason: str) -> None:
@@ -202,8 +203,10 @@ class Run:
 
     # -- completions --------------------------------------------------------------------------------------------------
 
-    def _hand_over(self, completions: list[Completion], at_ms: int) -> None:
+    def _hand_over(self, completions: list[Completion], at_ms: int, number: int) -> None:
         self.loop.now_ms = at_ms
+        if number:
+            self._heard = number
         self._settled = False
         for completion in completions:
             call = self._pending.pop(completion.key, None)
@@ -266,7 +269,7 @@ class Run:
             self.stop()
             return
         self._settled = True
-        self.send(inputs.RunSettled(self.number))
+        self.send(inputs.RunSettled(self.number, self._heard))
 
     # -- the program asks ---------------------------------------------------------------------------------------------
 
