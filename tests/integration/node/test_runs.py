@@ -277,6 +277,22 @@ def test_values_over_64_kib_survive_restarts(tmp_path: Path) -> None:
         assert notes(node)["notes"] == []  # the step was not run again in any of the three lives
 
 
+def test_a_large_event_reaches_a_live_run_without_costing_its_isolate(node: ANode) -> None:
+    crashed = node.metric("stellwerk_isolates_crashed_total")
+    instance = node.create("large", {"text": "ppp"})
+    node.ended("large", instance, "waiting")  # it lingers in its isolate now
+    assert node.send_event("large", instance, "large", {"text": "e" * 400_000}).is_success
+    assert node.send_event("large", instance, "more").is_success
+    assert node.ended("large", instance)["output"]["event"] == [400_000, "eee"]
+
+    early = node.create("large", {"text": "ppp"})
+    assert node.send_event("large", early, "more", {"text": "m" * 100_000}).is_success  # buffered: nobody waits yet
+    assert node.send_event("large", early, "large", {"text": "f" * 100_000}).is_success
+    assert node.ended("large", early)["output"]["event"] == [100_000, "fff"]
+
+    assert node.metric("stellwerk_isolates_crashed_total") == crashed
+
+
 def test_a_hundred_steps_run_at_once(node: ANode) -> None:
     instance = node.create("parallel", {})
     assert node.ended("parallel", instance)["output"] == sum(range(100))

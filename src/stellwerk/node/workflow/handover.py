@@ -8,8 +8,10 @@ the hand-over waits for the commit, or for the store and its blobs, and looks ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+import msgspec
 
 from stellwerk.core import limits
 from stellwerk.core.errors import InstanceNotFoundError, StellwerkError
@@ -51,9 +53,7 @@ class Handover:
         if live.journal is not None and not live.commits and not any(map(blob_of, live.journal)):
             self._send(live, isolate, live.journal, {})
             return
-        task = asyncio.create_task(self._prepare(live, isolate, live.number))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._prepare(live, isolate, live.number))
 
     def recorded(self, live: LiveRun) -> None:
         """No decision of this run is on its way any more."""
@@ -104,6 +104,41 @@ class Handover:
         )  # fmt: skip
         self._sent(live)
 
+    # -- deliveries ---------------------------------------------------------------------------------------------------
+
+    def deliver(self, live: LiveRun, message: messages.Deliver) -> None:
+        """Sends a delivery group to the program, behind those before it. A large event lies in a blob by now: its
+        bytes are read first, for the isolate has no blobs but those that it was sent."""
+        if live.held is not None:
+            live.held.append(message)
+        elif any(type(completion.value) is e.BlobRef for completion in message.completions):
+            live.held = [message]
+            self._spawn(self._deliver_held(live, live.held))
+        elif live.isolate is not None:
+            live.isolate.channel.send(message)
+
+    async def _deliver_held(self, live: LiveRun, held: list[messages.Deliver]) -> None:
+        """Ends when nothing is held back any more, or when the run's life in this isolate is over."""
+        while held and live.held is held:
+            message = held[0]
+            wanted = [c.value.sha256 for c in message.completions if isinstance(c.value, e.BlobRef)]
+            try:
+                blobs = await self._store.blobs(self._account_id, wanted) if wanted else {}
+            except StellwerkError as error:
+                if live.held is held:
+                    self._failed(live, error)
+                return
+            if live.held is held and live.isolate is not None:
+                live.isolate.channel.send(_with_bytes(message, blobs))
+                del held[0]
+        if live.held is held:
+            live.held = None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def stop(self) -> None:
         for task in list(self._tasks):
             task.cancel()
@@ -124,6 +159,16 @@ def split(journal: list[bytes], blobs: dict[str, bytes]) -> list[tuple[list[byte
         else:
             parts[-1][0].append(data)
     return parts
+
+
+def _with_bytes(message: messages.Deliver, blobs: dict[str, bytes]) -> messages.Deliver:
+    completions = [
+        msgspec.structs.replace(completion, value=blobs[completion.value.sha256])
+        if isinstance(completion.value, e.BlobRef)
+        else completion
+        for completion in message.completions
+    ]
+    return msgspec.structs.replace(message, completions=completions)
 
 
 def blob_of(data: bytes) -> e.BlobRef | None:

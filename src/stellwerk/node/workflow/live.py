@@ -9,6 +9,7 @@ from stellwerk.core.workflow.state import RunState
 from stellwerk.core.workflow.status import Status
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.store.base import InstanceUpdate, JournalRow
+from stellwerk.wire import isolate as messages
 
 Key = tuple[str, str]
 """(workflow, instance id)"""
@@ -27,7 +28,7 @@ class LiveRun:
     """One incarnation of one instance, as this node drives it."""
 
     __slots__ = (
-        "account_id", "careful", "commits", "created", "failed_starts", "handed", "incarnation", "instance_id",
+        "account_id", "careful", "commits", "created", "failed_starts", "handed", "held", "incarnation", "instance_id",
         "isolate", "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "workflow",
         "written",
     )  # fmt: skip
@@ -55,6 +56,7 @@ class LiveRun:
         self.place = Place.IDLE
         self.isolate: Isolate | None = None
         self.handed = False  # the isolate has been sent the run: what is recorded from here on is delivered to it
+        self.held: list[messages.Deliver] | None = None  # deliveries behind one whose values are still being read
         self.careful = False  # its attempts are recorded before they begin
         self.solo = False  # it gets an isolate of its own
         self.failed_starts = 0

@@ -186,8 +186,8 @@ class Runs:
             return
         if live.handed:
             if out.completions and live.isolate is not None:
-                live.isolate.channel.send(
-                    messages.Deliver(live.number, out.completions, out.entries[0].at, out.delivery)
+                self._handover.deliver(
+                    live, messages.Deliver(live.number, out.completions, out.entries[0].at, out.delivery)
                 )
             self._send_grants(live, out)
         elif live.place is Place.RUNNING:

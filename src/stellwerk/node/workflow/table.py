@@ -38,7 +38,7 @@ class LiveTable:
     def enter(self, live: LiveRun, isolate: Isolate) -> None:
         """A new life of the run, in this isolate."""
         live.number = self.next_number()
-        live.isolate, live.place, live.handed = isolate, Place.RUNNING, False
+        live.isolate, live.place, live.handed, live.held = isolate, Place.RUNNING, False, None
         self.by_number[live.number] = live
         self._by_isolate.setdefault(isolate, set()).add(live)
 
