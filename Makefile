@@ -71,7 +71,7 @@ docs: $(READY) ## draw the generated tables of the documentation anew
 	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m stellwerk.cli.reference > docs/cli.md
 
-bench: $(READY) ## measure, and write bench/results/ with machine and commit (needs wrk)
+bench: $(READY) ## measure beside the yardsticks, and write bench/results/ (needs wrk; ARGS="hello steps --rounds 1" for less)
 	@$(BIN)/python bench/run.py $(ARGS)
 
 serve: $(READY) ## a node on the folder STATE (default .stellwerk/state)
