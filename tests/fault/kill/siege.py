@@ -101,9 +101,7 @@ class Siege:
         self.chance.shuffle(kinds)
         for kind in kinds:
             await self.ledger.reaches(await self.ledger.count() + self.chance.randint(*self.effects_between))
-            await asyncio.sleep(
-                self.chance.random() * SPREAD_S
-            )  # bounded: not always just after an effect
+            await asyncio.sleep(self.chance.random() * SPREAD_S)  # bounded: not always just after an effect
             await acts[kind]()
 
     async def _kill_node(self) -> None:
