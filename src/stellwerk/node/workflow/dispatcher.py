@@ -30,8 +30,9 @@ class Versions(Protocol):
 
 
 class Dispatcher:
-    """``load(key)`` brings a run that was queued by its key only; ``begin(live, isolate)`` hands it over;
-    ``give_up(live, error)`` ends a run whose version cannot be started."""
+    """``load(key)`` brings a run that was queued by its key only; ``wanted(live)`` says whether a copy is still the
+    one, and was not dropped; ``begin(live, isolate)`` hands it over; ``give_up(live, error)`` ends a run whose version
+    cannot be started."""
 
     def __init__(
         self,
@@ -39,12 +40,13 @@ class Dispatcher:
         versions: Versions,
         *,
         load: Callable[[Key], Coroutine[Any, Any, LiveRun | None]],
+        wanted: Callable[[LiveRun], bool],
         begin: Callable[[LiveRun, Isolate], None],
         give_up: Callable[[LiveRun, Exception], None],
         runs_max: int = limits.RUNS_LIVE_MAX,
     ) -> None:
         self._pool, self._versions = pool, versions
-        self._load, self._begin, self._give_up = load, begin, give_up
+        self._load, self._wanted, self._begin, self._give_up = load, wanted, begin, give_up
         self._runs_max = runs_max
         self._queue: deque[LiveRun | Key] = deque()
         self._held: dict[str, deque[LiveRun | Key]] = {}  # workflows at their limit
@@ -92,15 +94,17 @@ class Dispatcher:
             if self._solo_waiting:
                 self._start_solo(self._solo_waiting.popleft())
         held = self._held.get(workflow)
-        if held and not self._at_limit(workflow):
+        while held and not self._at_limit(workflow):
             self._start(held.popleft(), workflow)
-            if not held:
-                del self._held[workflow]
+        if held is not None and not held:
+            self._held.pop(workflow, None)
         while self._queue and self._count < self._runs_max:
             run = self._queue.popleft()
             self.enqueue(run)
 
     def _start(self, run: LiveRun | Key, workflow: str) -> None:
+        if isinstance(run, LiveRun) and not self._wanted(run):
+            return  # dropped while it waited for its turn; it is queued again by its key
         self._count += 1
         self._running[workflow] = self._running.get(workflow, 0) + 1
         if not isinstance(run, LiveRun):
@@ -157,7 +161,7 @@ class Dispatcher:
                 self._leave_starting(live)
                 self._give_up(live, error)
                 return
-            if live.state.terminal:
+            if live.state.terminal or not self._wanted(live):  # a second program of one run must not execute
                 if live.solo:
                     self._pool.release_solo(isolate)
                 self._leave_starting(live)

@@ -60,7 +60,9 @@ class Runs:
         self._handover = Handover(
             account_id=account_id, store=store, clock=clock, table=self.table, sent=self._taken_up, failed=self._drop
         )
-        self.dispatcher = Dispatcher(pool, versions, load=self.load, begin=self._handover.begin, give_up=self._give_up)
+        self.dispatcher = Dispatcher(
+            pool, versions, load=self.load, wanted=self.table.holds, begin=self._handover.begin, give_up=self._give_up
+        )
         self._pool = pool
         self._started_at = clock.now_ms()
         self._loading: dict[Key, asyncio.Future[LiveRun | None]] = {}
