@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from stellwerk.core import limits
 from stellwerk.core.errors import CapacityError, IsolateStartError, StellwerkError
+from stellwerk.core.isolate.machine import Status
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
@@ -166,6 +167,8 @@ class Dispatcher:
                     self._pool.release_solo(isolate)
                 self._leave_starting(live)
                 return
+            if isolate.status is not Status.READY:  # it ended before this coroutine went on: nobody would tell the run
+                continue
             live.failed_starts = 0
             self._hand_over(live, isolate)
             return
