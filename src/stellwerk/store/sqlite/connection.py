@@ -27,6 +27,7 @@ MIGRATIONS: Final = load_migrations(Path(__file__).with_name("migrations"))
 PAGE_BYTES: Final = 4096
 CHECKPOINT_PAGES: Final = 1000
 CACHE_KIB: Final = 64 * 1024
+STATEMENTS_CACHED = 256  # one per number of rows that a group has, besides the named ones
 BUSY_TIMEOUT_MS: Final = 5_000  # only a foreign process (a backup) can hold the write lock
 WAL_FILLER_BYTES: Final = CHECKPOINT_PAGES * PAGE_BYTES
 
@@ -104,7 +105,7 @@ def open_reader(path: Path) -> apsw.Connection:
 
 def _connect(path: Path, flags: int) -> apsw.Connection:
     try:
-        connection = apsw.Connection(str(path), flags=flags)
+        connection = apsw.Connection(str(path), flags=flags, statementcachesize=STATEMENTS_CACHED)
     except apsw.Error as error:
         raise StorageError(
             f"{path} cannot be opened: {error}.", cure="Check that the folder exists and belongs to this user."

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import apsw
 import msgspec
@@ -24,15 +25,14 @@ from stellwerk.store.base import Decision, Done, InstanceRow, InstanceUpdate, Jo
 from stellwerk.store.queries import load_queries
 
 _SQL: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
-_APPEND: Final = _SQL["append_entry"].sql.strip().rstrip(";")
-_ROW: Final = _APPEND[_APPEND.rindex("(") :]
-_APPEND_MANY: Final = tuple((size, _APPEND + f", {_ROW}" * (size - 1)) for size in (64, 16, 4, 1))
-"""(rows, statement that inserts so many), the largest first."""
+_APPEND: Final = _SQL["append_entry"].sql
 _FIND_RUN: Final = _SQL["find_run"].sql
 _ADD_MANIFEST: Final = _SQL["add_manifest"].sql
 _CREATE: Final = _SQL["create_instance"].sql
 _SUPERSEDE: Final = _SQL["supersede_incarnation"].sql
 _UPDATE: Final = _SQL["update_instance"].sql
+_UPDATES: Final = _SQL["update_instances"].sql
+ROWS_PER_STATEMENT_MAX: Final = 64  # each number of rows is a statement of its own in SQLite's cache
 _ADD_BLOB: Final = _SQL["add_blob"].sql
 
 GUILTY: Final = (
@@ -143,24 +143,18 @@ class GroupWriter:
         if blobs:
             db.executemany(_ADD_BLOB, blobs)
         if rows:
-            self._append(db, self._entries(db, rows))
+            _execute_rows(db, _APPEND, self._entries(db, rows))
         if updates:
             before = db.total_changes()
-            db.executemany(_UPDATE, [self._numbered(db, update) for update in updates])
+            numbered = [self._numbered(db, update) for update in updates]
+            if len({update[5] for update in numbered}) == len(numbered):
+                _execute_rows(db, _UPDATES, numbered)
+            else:  # of two updates of one row the later one counts, so they go in order
+                db.executemany(_UPDATE, numbered)
             if db.total_changes() - before != len(updates):
                 raise ValueError("an update found no row")  # found again, by name, the careful way
             self._forget_ended(updates)
         return failures
-
-    def _append(self, db: apsw.Connection, rows: list[RunRow]) -> None:
-        """Many rows per statement. Each statement lets go of the GIL once and has to get it back from a busy event
-        loop; row by row that cost more than the rows themselves."""
-        start, left = 0, len(rows)
-        for size, statement in _APPEND_MANY:
-            while left >= size:
-                db.execute(statement, tuple(chain.from_iterable(rows[start : start + size])))
-                start += size
-                left -= size
 
     # -- careful ------------------------------------------------------------------------------------------------------
 
@@ -335,3 +329,19 @@ def _named(error: Exception) -> Exception:
     failed.__cause__ = error
     failed.retryable = isinstance(error, _HoleError)  # what it was to follow may be written the next time
     return failed
+
+
+def _execute_rows(db: apsw.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows per statement. Each statement lets go of the GIL and has to get it back from a busy event loop; row by
+    row that cost more than the rows themselves."""
+    for start in range(0, len(rows), ROWS_PER_STATEMENT_MAX):
+        some = rows[start : start + ROWS_PER_STATEMENT_MAX]
+        db.execute(_for_rows(statement, len(some)), tuple(chain.from_iterable(some)))
+
+
+@cache
+def _for_rows(statement: str, count: int) -> str:
+    """``statement`` with its one row of values repeated."""
+    start = statement.index("VALUES (") + len("VALUES ")
+    end = statement.index(")", start) + 1
+    return statement[:end] + f", {statement[start:end]}" * (count - 1) + statement[end:]

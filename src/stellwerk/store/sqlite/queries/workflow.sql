@@ -34,6 +34,14 @@ UPDATE instance
 SET status = ?1, modified_at = ?2, started_at = coalesce(?3, started_at), ended_at = ?4, wake_at = ?5
 WHERE run = ?6 AND ended_at IS NULL;
 
+-- name: update_instances
+-- The same for several rows of one group, none of them twice; the writer repeats the row of values.
+UPDATE instance
+SET status = v.column1, modified_at = v.column2, started_at = coalesce(v.column3, started_at),
+    ended_at = v.column4, wake_at = v.column5
+FROM (VALUES (?, ?, ?, ?, ?, ?)) AS v
+WHERE instance.run = v.column6 AND instance.ended_at IS NULL;
+
 -- name: add_blob
 -- A value by content; an equal one gains a reference instead of a second copy.
 INSERT INTO blob (account_id, sha256, size, refs, data) VALUES (?1, ?2, length(?3), 1, ?3)
