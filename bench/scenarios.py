@@ -94,6 +94,7 @@ def steps_per_second(node: Node, in_flight: int, runs: int) -> float:
         left = node.sql(f"SELECT count(*) FROM instance WHERE run > {before} AND status != 'complete'")[0][0]
         if not left:
             break
+        time.sleep(0.02)
     times = node.sql(
         f"SELECT at, count(*) FROM journal WHERE run > {before} AND seq BETWEEN 1 AND 10 GROUP BY at ORDER BY at"
     )
