@@ -15,9 +15,9 @@ from typing import Any
 import workers._host
 from workers.rpc import wrap_env
 
+from stellwerk.core.deployment.flags import enabled_flags
 from stellwerk.core.limits import COLLECT_THRESHOLDS
 from stellwerk.isolate.failures import to_error_value
-from stellwerk.isolate.flags import enabled_flags
 from stellwerk.isolate.host import IsolateHost
 from stellwerk.isolate.loader import LoadedWorker, load
 from stellwerk.isolate.logs import LogCapture

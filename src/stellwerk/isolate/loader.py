@@ -21,7 +21,7 @@ from typing import Any
 import workers
 from workers.entrypoints import exported_classes, rpc_methods
 
-from stellwerk.isolate.flags import enabled_flags
+from stellwerk.core.deployment.flags import enabled_flags
 from stellwerk.wire.isolate import PROTOCOL, Boot, Export
 
 _SDK = str(Path(workers.__file__).parents[1])

@@ -28,6 +28,7 @@ from stellwerk.node.ingress.server import IngressServer
 from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.node.isolate.traffic import Traffic
+from stellwerk.node.service import Service, Stoppable
 from stellwerk.node.telemetry.log import LogSink, choose_mode
 from stellwerk.node.telemetry.metrics import Counters, Gauges
 from stellwerk.node.turn import Turn
@@ -52,7 +53,7 @@ class Node:
             mode=choose_mode(sys.stdout, as_json=config.as_json),
         )
         self.ready = False
-        self._services: list[Any] = []
+        self._services: list[Stoppable] = []
         self._folder: StateFolder | None = None
         self._store: SqliteStore | None = None
 
@@ -114,7 +115,7 @@ class Node:
         gc.freeze()  # what is made by now lives as long as the node: later collections need not look at it
         self.ready = True
 
-    async def _begin(self, service: Any) -> None:
+    async def _begin(self, service: Service) -> None:
         self._services.append(service)
         await service.start()
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Service(Protocol):
-    """``start`` returns when it works; ``stop`` may be called twice, and before ``start``."""
-
-    async def start(self) -> None: ...
+class Stoppable(Protocol):
+    """What has work under way. ``stop`` ends it; stopping twice is harmless."""
 
     async def stop(self) -> None: ...
+
+
+class Service(Stoppable, Protocol):
+    """``start`` returns when it works; ``stop`` is harmless before it."""
+
+    async def start(self) -> None: ...

@@ -154,16 +154,6 @@ def test_an_output_that_went_away_is_counted_and_not_raised() -> None:
     assert counters.log_dropped == 1
 
 
-def test_drops_in_an_isolate_are_said_once() -> None:
-    stream, counters = io.StringIO(), Counters()
-    sink = LogSink(clock=FixedClock(), counters=counters, stream=stream, mode="plain")
-    sink.user_drops("orders", "v1", 40)
-    sink.close()
-    assert counters.log_dropped == 40
-    assert stream.getvalue().count("\n") == 1
-    assert "40 log records lost" in stream.getvalue()
-
-
 @pytest.mark.parametrize(("as_json", "mode"), [(True, "json"), (False, "plain")])
 def test_without_a_terminal_there_is_no_colour(as_json: bool, mode: str) -> None:
     assert choose_mode(io.StringIO(), as_json=as_json) == mode

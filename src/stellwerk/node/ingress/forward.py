@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 
-from stellwerk.core.errors import CapacityError, IsolateStartError, StellwerkError, WorkerError, WorkerLoopError
+from stellwerk.core.errors import (
+    CapacityError,
+    IsolateLostError,
+    IsolateStartError,
+    StellwerkError,
+    WorkerError,
+    WorkerLimitError,
+    WorkerLoopError,
+)
 from stellwerk.core.limits import WALL_GRACE_MS
 from stellwerk.node.clock import Clock
 from stellwerk.node.deployment.deployments import Deployments
@@ -155,11 +163,12 @@ class ExchangeCall:
             self._exchange.break_off()
             return
         self._counters.requests[5] += 1
+        limit = WorkerLimitError
         self._exchange.refuse(
-            503,
-            "worker.exceeded_limit",
+            limit.http_status,
+            limit.code,
             f"The Worker took longer than the {wall_ms} ms that it allows itself.",
-            cloudflare_code=1102,
+            cloudflare_code=limit.cloudflare_code,
             request_id=self._request_id,
         )
 
@@ -197,10 +206,15 @@ class ExchangeCall:
             self._exchange.break_off()
             return
         self._counters.requests[5] += 1
+        lost = IsolateLostError
         self._exchange.refuse(
-            503, "isolate.lost", "The Worker ended while it worked on this request.",
-            cloudflare_code=1101, retryable=True, request_id=self._request_id,
-        )  # fmt: skip
+            lost.http_status,
+            lost.code,
+            "The Worker ended while it worked on this request.",
+            cloudflare_code=lost.cloudflare_code,
+            retryable=lost.retryable,
+            request_id=self._request_id,
+        )
 
     # -- the client ---------------------------------------------------------------------------------------------------
 

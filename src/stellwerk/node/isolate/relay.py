@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from stellwerk.core.errors import IsolateLostError
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.wire import isolate as messages
@@ -90,8 +91,8 @@ class Relay:
         self._caller.channel.send(messages.Credit(self._caller_call, size))
 
     def lost(self, cause: str) -> None:
-        error = ErrorValue("IsolateLostError", f"The Worker that was called ended: {cause}")
-        self._caller.channel.send(messages.CallFailed(self._caller_call, error, "isolate.lost"))
+        error = ErrorValue(IsolateLostError.__name__, f"The Worker that was called ended: {cause}")
+        self._caller.channel.send(messages.CallFailed(self._caller_call, error, IsolateLostError.code))
         self._caller.channel.send(messages.BodyEnd(self._caller_call, cause))
         self.end()
 

@@ -215,19 +215,6 @@ class LogSink:
                 named[key] = value
         self.emit(named)
 
-    def user_drops(self, worker: str, version_id: str, dropped: int) -> None:
-        """The isolate says that it threw away so many records of its Worker."""
-        self._counters.log_dropped += dropped
-        self._reported_drops += dropped  # said here, by name
-        self.emit(
-            {
-                "level": "warn",
-                "worker": worker,
-                "version": version_id,
-                "text": f"{dropped} log records lost: the Worker writes faster than they can be sent",
-            }
-        )
-
     def debug(self, event: str, **fields: Any) -> None:
         self.emit({"level": "debug", "event": event, **fields})
 

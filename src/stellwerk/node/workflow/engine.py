@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from stellwerk.core import limits
+from stellwerk.core.deployment.flags import enabled_flags
 from stellwerk.core.errors import InstanceExistsError, InstanceNotFoundError, InvalidRequestError
 from stellwerk.core.ids import is_event_type, is_instance_id
 from stellwerk.core.workflow import entries as e
@@ -25,7 +26,6 @@ from stellwerk.store import base
 from stellwerk.store.base import InstanceRow, StoredRun
 
 RESCUE_PAGE = 1_000
-PRESERVE_SINCE = "2026-05-14"  # compatibility date of workflows_preserve_non_retryable_error_message
 PRESERVE_FLAG = "workflows_preserve_non_retryable_error_message"
 
 
@@ -248,4 +248,4 @@ class Engine:
 
 def _preserves(version: LoadedVersion) -> bool:
     manifest = version.manifest
-    return manifest.compatibility_date >= PRESERVE_SINCE or PRESERVE_FLAG in manifest.compatibility_flags
+    return PRESERVE_FLAG in enabled_flags(manifest.compatibility_date, manifest.compatibility_flags)
