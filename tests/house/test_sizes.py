@@ -16,10 +16,6 @@ METHODS_MAX = 20
 METHODS_EXEMPT = {
     "tests/property/test_workflow_machine.py: Runs": "a rule per input, which Hypothesis wants in one class",
 }
-METHODS_OWED = {
-    # Too long, and known to be. An entry may be removed, its number may go down; neither may ever be added or raised.
-    "src/stellwerk/isolate/workflow/run.py: Run": 29,
-}
 SOURCES = ("src", "bench", "docs", "examples")
 
 
@@ -69,15 +65,8 @@ def test_no_file_is_too_long() -> None:
 
 def test_no_class_has_too_many_methods() -> None:
     too_many = [
-        f"{place} has {count} methods, at most {METHODS_OWED.get(place, METHODS_MAX)}"
+        f"{place} has {count} methods, at most {METHODS_MAX}"
         for place, count in methods().items()
-        if place not in METHODS_EXEMPT and count > METHODS_OWED.get(place, METHODS_MAX)
+        if place not in METHODS_EXEMPT and count > METHODS_MAX
     ]
     assert not too_many, "\n".join(too_many)
-
-
-def test_what_is_owed_is_still_there_and_still_too_long() -> None:
-    """A list of exceptions that nobody clears becomes a rule."""
-    found = methods()
-    stale = [place for place in METHODS_OWED if found.get(place, 0) <= METHODS_MAX]
-    assert not stale, f"take them out of the list: {stale}"

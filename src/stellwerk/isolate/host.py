@@ -6,7 +6,7 @@ Every way out of user code goes through here, and every connection through one `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from workers._host import RawRequest, RawResponse, ServiceRef, WorkflowRef
@@ -18,7 +18,7 @@ from stellwerk.isolate.http_client import DirectConnect, HttpClient
 from stellwerk.isolate.invocation import NOBODY, Invocation
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.outgoing import OutgoingCalls
-from stellwerk.isolate.workflow.run import Run
+from stellwerk.isolate.workflow.bridge import BridgedBody, bridge
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 
@@ -121,9 +121,9 @@ class IsolateHost:
         live = self._invocation().live
         if live is None or asyncio.get_running_loop() is self._loop:
             return await coroutine
-        result = await live.bridge(coroutine)
+        result = await bridge(live, coroutine)
         if isinstance(result, RawResponse) and result.body is not None and not isinstance(result.body, bytes):
-            result.body = _BridgedBody(live, result.body)
+            result.body = BridgedBody(live, result.body)
         return result
 
     def _check_depth(self, invocation: Invocation) -> None:
@@ -133,27 +133,3 @@ class IsolateHost:
                 "do service bindings lead in a circle?",
                 "WorkerLoopError",
             )
-
-
-class _BridgedBody:
-    """A body that comes in pieces, read by workflow code: each piece is carried over from the isolate's loop."""
-
-    def __init__(self, live: Run, body: AsyncIterator[bytes]) -> None:
-        self._live, self._body = live, body
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        async def piece() -> bytes | None:
-            return await anext(self._body, None)
-
-        found: bytes | None = await self._live.bridge(piece())
-        if found is None:
-            raise StopAsyncIteration
-        return found
-
-    async def aclose(self) -> None:
-        close = getattr(self._body, "aclose", None)
-        if close is not None:
-            await self._live.bridge(close())

@@ -17,6 +17,7 @@ from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.status import Status
 from stellwerk.isolate.workflow.attempts import Attempts
+from stellwerk.isolate.workflow.bridge import bridge
 from stellwerk.isolate.workflow.run import Run
 from stellwerk.isolate.workflow.step import WorkflowStep
 from stellwerk.wire import isolate as messages
@@ -266,10 +267,10 @@ def test_a_result_reaches_the_program_only_with_its_delivery() -> None:
 
 def test_a_call_to_the_outside_from_workflow_code_is_awaited_before_the_run_counts_as_settled() -> None:
     async def program(step: Any) -> Any:
-        answer = await runs[0].bridge(outside())
+        answer = await bridge(runs[0], outside())
         assert await one(step, "one", answer)() == 5
         try:
-            await runs[0].bridge(broken())
+            await bridge(runs[0], broken())
         except LookupError as error:
             return str(error)
 
@@ -311,7 +312,7 @@ def test_groups_that_arrive_while_a_call_to_the_outside_holds_up_the_replay_stay
 
     async def program(step: Any) -> Any:
         tasks = [asyncio.ensure_future(step.wait_for_event(name, name)) for name in ("a", "b")]
-        await runs[0].bridge(gate.wait())
+        await bridge(runs[0], gate.wait())
         await one(step, "recorded")()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return len(done)

@@ -36,10 +36,14 @@ class SpinningError(RuntimeError):
     """Workflow code never came to rest."""
 
 
-class Timers(Protocol):
-    """Who makes timers of this loop durable: the run."""
+class StoppedError(BaseException):
+    """The run has left this isolate; nothing that its program still does counts."""
 
-    def timer_started(self, handle: asyncio.TimerHandle) -> None: ...
+
+class Timers(Protocol):
+    """Who makes timers of this loop durable."""
+
+    def timer_started(self, handle: asyncio.TimerHandle, now_ms: int) -> None: ...
 
     def timer_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
 
@@ -137,11 +141,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._timers.timer_started(handle)
+        if not self.closed:
+            self._timers.timer_started(handle, self.now_ms)
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        self._timers.timer_cancelled(handle)
+        if not self.closed:
+            self._timers.timer_cancelled(handle)
 
     def run_timer(self, handle: asyncio.TimerHandle) -> None:
         """The timer has been delivered."""

@@ -9,19 +9,17 @@ program waits for timers or events only, the node is told (``RunSettled``) and m
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from workers._js import JsDict
 
-from stellwerk.core.limits import SLEEP_MS_MAX, STEP_OUTPUT_BYTES_MAX
-from stellwerk.core.times import parse_duration_ms
+from stellwerk.core.limits import STEP_OUTPUT_BYTES_MAX
 from stellwerk.core.workflow import entries, inputs
 from stellwerk.core.workflow.actions import Completion
-from stellwerk.core.workflow.replay import ReplayCursor, divergence_text
-from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_key, step_limit_text
+from stellwerk.core.workflow.replay import Group
+from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_limit_text
 from stellwerk.isolate.failures import (
     WorkflowFatalError,
     WorkflowInternalError,
@@ -31,8 +29,10 @@ from stellwerk.isolate.failures import (
 )
 from stellwerk.isolate.logs import NOBODY, current
 from stellwerk.isolate.workflow.attempts import Attempts
-from stellwerk.isolate.workflow.calls import Call, SleepCall, StepCall, StepCallState, TimerCall, WaitCall
-from stellwerk.isolate.workflow.loop import OutsideStepError, SpinningError, WorkflowLoop
+from stellwerk.isolate.workflow.calls import SleepCall, StepCall, StepCallState, TimerCall, WaitCall
+from stellwerk.isolate.workflow.loop import SpinningError, StoppedError, WorkflowLoop
+from stellwerk.isolate.workflow.replay import DivergenceError, Replay
+from stellwerk.isolate.workflow.timers import DurableTimers
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 
@@ -59,10 +59,6 @@ def _place_of_nested(name: str) -> str:
     return f"{outer.key[3:]}#{outer.attempt}\t{name}" if isinstance(outer, StepCall) else name
 
 
-class StoppedError(BaseException):
-    """The run has left this isolate; nothing that its program still does counts."""
-
-
 class Run:
     """A live run of one instance."""
 
@@ -79,30 +75,21 @@ class Run:
         self.start_message = start
         self.number = start.run
         self.send = send
-        self.real_loop = asyncio.get_running_loop()
-        self.loop = WorkflowLoop(self, report_unhandled)  # type: ignore[abstract]
+        self.home = asyncio.get_running_loop()  # the isolate's own loop
+        self.replay = replay = Replay(start.journal)
+        self._timers = DurableTimers(start.run, replay, send)
+        self.loop = WorkflowLoop(self._timers, report_unhandled)  # type: ignore[abstract]
+        self.loop.now_ms = start.now if replay.first_life else start.created_at
         self.stopped = False
-        self.replaying = True
         self.active = 0  # step calls that execute, or wait for an answer of the node that must come soon
         self.bridged = 0  # calls of workflow code to the outside that are under way
         self._attempts, self._on_end = attempts, on_end
         self._steps_max = steps_max
-        self._pending: dict[str, Call] = {}
-        self._counts: dict[str | tuple[str, str], int] = {}  # steps by name, everything else by kind and name
+        self._started_steps = 0
         self._granted: dict[str, int] = {}
-        self._deferred: list[Callable[[], None]] = []
-        self._backlog: deque[messages.Deliver] = deque()
         self._heard = 0  # the last delivery group that the program has seen
         self._settled = False
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
-        self._started_steps = 0
-        self._timers: dict[asyncio.TimerHandle, str] = {}
-        self._let_go: set[str] = set()  # timers that the program cancelled; one may have fired at the same moment
-        blobs = start.blobs
-        self._blobs = blobs
-        self.cursor = cursor = ReplayCursor(entries.decode(entry) for entry in start.journal)
-        first_life = not (cursor.groups or cursor.attempts or cursor.started)
-        self.loop.now_ms = start.now if first_life else start.created_at
         self._task: asyncio.Task[Any] | None = None
 
     # -- the node speaks ----------------------------------------------------------------------------------------------
@@ -115,24 +102,24 @@ class Run:
 
     def deliver(self, message: messages.Deliver) -> None:
         """A recorded delivery group."""
-        if self.replaying:
-            self._backlog.append(message)
-            return
-        self._hand_over(message.completions, message.now, message.number)
-        self.go_on()
+        if self.replay.over:
+            self._hand_over(message.completions, message.now, message.number)
+            self.go_on()
+        else:
+            self.replay.hold_back(Group(message.number, message.now, message.completions))
 
     def grant(self, message: messages.AttemptGranted) -> None:
-        call = self._pending.get(message.key)
-        if not isinstance(call, StepCall) or self.replaying:
+        call = self.replay.asked.get(message.key)
+        if isinstance(call, StepCall) and self.replay.over:
+            self._begin(call, message.attempt)
+        else:
             self._granted[message.key] = message.attempt
-            return
-        self._begin(call, message.attempt)
 
     def stop(self) -> None:
         """Forgets the run. Its coroutine is closed without a word; attempts under way are cancelled."""
         self.stopped = True
         self._attempts.forget(self)
-        self._pending.clear()
+        self.replay.asked.clear()
         self.loop.abandon()
         self._on_end(self)
 
@@ -140,66 +127,47 @@ class Run:
         """Lets the program run until it has settled; then replay goes on, or the node is told what has become."""
         if self.stopped:
             return
+        self._settled = False
         try:
             self.loop.settle()
-            while not self._task_done() and (self._replay_group() if self.replaying else self._from_backlog()):
+            while not self.stopped and self.replay.behind and self._catch_up():
                 self.loop.settle()
         except SpinningError as error:
-            self.send(inputs.RunFailed(self.number, to_error_value(error)))
-            self.stop()
+            self._end(inputs.RunFailed(self.number, to_error_value(error)))
+        except DivergenceError as error:
+            self._end(inputs.RunDiverged(self.number, str(error)))
+        else:
+            self.look_settled()
+
+    def look_settled(self) -> None:
+        """Tells the node, once, when nothing executes and everything waits for a timer or an event."""
+        if self.active or self._settled or self.stopped or self.bridged or not self.replay.over:
             return
-        self.look_settled()
+        if not self.replay.asked:
+            self._end(inputs.RunFailed(self.number, entries.ErrorValue("Error", HUNG)))
+            return
+        self._settled = True
+        self.send(inputs.RunSettled(self.number, self._heard))
 
-    # -- replay -------------------------------------------------------------------------------------------------------
-
-    def _replay_group(self) -> bool:
-        """Hands over the next recorded group; when none is left, live operation begins. False: wait for the world."""
-        groups = self.cursor.groups
-        if not groups:
-            return self._go_live()
-        group = groups[0]
-        for completion in group.completions:
-            if completion.key not in self._pending and completion.key not in self._let_go:
-                if not self.bridged:
-                    self._diverge(divergence_text(completion.key, self._pending))
-                return False
-        groups.popleft()
-        self._hand_over(group.completions, group.at, group.number)
-        return True
-
-    def _go_live(self) -> bool:
-        if not self.bridged:
-            for key in self.cursor.begun():
-                if key not in self._pending and key not in self._let_go:
-                    self._diverge(divergence_text(key, self._pending, "began"))
-                    return False
-        self.replaying = False
+    def _catch_up(self) -> bool:
+        """Hands over the next group that the program has not seen, or begins live operation after the recorded ones.
+        False: the program has to hear from the outside world first, or there is nothing left."""
+        replay, patient = self.replay, bool(self.bridged)
+        group = replay.next_group(patient=patient)
+        if group is not None:
+            self._hand_over(group.completions, group.at, group.number)
+            return True
+        if replay.over or not replay.end(patient=patient):
+            return False
         self.loop.now_ms = max(self.loop.now_ms, self.start_message.now)
-        deferred, self._deferred = self._deferred, []
-        for begin in deferred:
-            begin()
-        cursor = self.cursor
+        cursor = replay.cursor
         self._unburdened = not (self.start_message.careful or cursor.results or cursor.attempts)
         return True
 
-    def _from_backlog(self) -> bool:
-        """Hands over the next group that came during the replay. False: there is none."""
-        if not self._backlog:
-            return False
-        message = self._backlog.popleft()
-        self._hand_over(message.completions, message.now, message.number)
-        return True
-
-    def _diverge(self, reason: str) -> None:
-        self.send(inputs.RunDiverged(self.number, reason))
+    def _end(self, report: Any) -> None:
+        """The last word about this run."""
+        self.send(report)
         self.stop()
-
-    def _live(self, begin: Callable[[], None]) -> None:
-        """Does it now, or when the replay is over: before that nothing may leave the isolate."""
-        if self.replaying:
-            self._deferred.append(begin)
-        else:
-            begin()
 
     # -- completions --------------------------------------------------------------------------------------------------
 
@@ -207,15 +175,14 @@ class Run:
         self.loop.now_ms = at_ms
         if number:
             self._heard = number
-        self._settled = False
         for completion in completions:
-            call = self._pending.pop(completion.key, None)
+            call = self.replay.asked.pop(completion.key, None)
             if call is None:
                 continue
             if type(call) is StepCall and call.state is StepCallState.ACTIVE:
                 self.active -= 1
             if isinstance(call, TimerCall):
-                self._timers.pop(call.handle, None)
+                self._timers.timer_delivered(call.handle)
                 self.loop.run_timer(call.handle)
             elif not call.future.done():
                 self._resolve(call, completion)
@@ -236,49 +203,25 @@ class Run:
             call.future.set_result(None)
 
     def _bytes(self, value: entries.Value) -> bytes:
-        return value if isinstance(value, bytes) else self._blobs[value.sha256]
-
-    def _task_done(self) -> bool:
-        return self._task is not None and self._task.done()
+        return value if isinstance(value, bytes) else self.start_message.blobs[value.sha256]
 
     def _program_ended(self, task: asyncio.Task[Any]) -> None:
         if self.stopped:
             return
-        for group in self.cursor.groups:  # of steps that nobody awaited, or the program has taken another path
-            for completion in group.completions:
-                if completion.key not in self._pending and completion.key not in self._let_go:
-                    self._diverge(divergence_text(completion.key, ["nothing: it has ended"]))
-                    return
+        report: Any
         try:
-            report: Any = inputs.RunReturned(self.number, _encode_output(task.result()))
+            self.replay.check_ended()
+            report = inputs.RunReturned(self.number, _encode_output(task.result()))
+        except DivergenceError as error:
+            report = inputs.RunDiverged(self.number, str(error))
         except BaseException as error:
             value = to_error_value(error)
             if is_non_retryable(error) and not self.start_message.preserve_non_retryable:
                 value = entries.ErrorValue(WorkflowFatalError.__name__, UNHANDLED_NON_RETRYABLE, value.stack)
             report = inputs.RunFailed(self.number, value)
-        self.send(report)
-        self.stop()
+        self._end(report)
 
-    def look_settled(self) -> None:
-        """Tells the node, once, when nothing executes and everything waits for a timer or an event."""
-        if self.stopped or self.replaying or self.active or self.bridged or self._settled or self._task_done():
-            return
-        if not self._pending:
-            error = entries.ErrorValue("Error", HUNG)
-            self.send(inputs.RunFailed(self.number, error))
-            self.stop()
-            return
-        self._settled = True
-        self.send(inputs.RunSettled(self.number, self._heard))
-
-    # -- the program asks ---------------------------------------------------------------------------------------------
-
-    def next_key(self, kind: str, name: str) -> tuple[str, int]:
-        """The identity of the next step of this kind and name: counts go up in the order of calls."""
-        counts = self._counts
-        count = counts.get((kind, name), 0) + 1
-        counts[kind, name] = count
-        return step_key(kind, name, count), count
+    # -- steps --------------------------------------------------------------------------------------------------------
 
     def perform(self, step: StepFunction, args: dict[str, Any], wants_context: bool) -> asyncio.Future[Any]:
         """A step: its recorded result, or that of an attempt, which is on disk before the program sees it."""
@@ -289,7 +232,7 @@ class Run:
         nested = loop is not self.loop
         if nested:
             place = _place_of_nested(name)
-        counts = self._counts
+        counts = self.replay.counts
         count = counts.get(place, 0) + 1
         counts[place] = count
         key = f"do:{place}-{count}"
@@ -300,37 +243,33 @@ class Run:
         self._started_steps += 1
         if self._started_steps > self._steps_max:
             raise WorkflowFatalError(step_limit_text(self._steps_max))
-        self._pending[key] = call
-        self._settled = False
+        self.replay.asked[key] = call
         if self._unburdened:
-            self.active += 1
-            call.state = StepCallState.ACTIVE
-            self._attempts.begin(call, 1)
-        elif key not in self.cursor.results:
-            self._live(lambda: self._first_attempt(call))
+            self._begin(call, 1)
+        elif key not in self.replay.cursor.results:
+            self.replay.when_live(lambda: self._first_attempt(call))
         return future
 
     def _remember(self, call: StepCall) -> bool:
         """What the journal knows of the step goes into the call. True: it is answered."""
-        recorded = self.cursor.attempts.get(call.key)
+        recorded = self.replay.cursor.attempts.get(call.key)
         if recorded is not None:  # what was resolved at the first execution wins over later changes
             call.config = recorded.config or DEFAULT_CONFIG
-        result = self.cursor.results.get(call.key)
-        if result is None or not (call.nested or not self.replaying):
+        result = self.replay.cursor.results.get(call.key)
+        if result is None or not (call.nested or self.replay.over):
             return False
         self._resolve(call, result)
         return True
 
     def _first_attempt(self, call: StepCall) -> None:
-        recorded = self.cursor.attempts.get(call.key)
+        recorded = self.replay.cursor.attempts.get(call.key)
         granted = self._granted.pop(call.key, None)
         if granted is not None:
             self._begin(call, granted)
         elif recorded is not None and recorded.retry_pending:
             return  # the node counts the delay and grants the attempt
         elif self.start_message.careful or recorded is not None:
-            self.active += 1
-            call.state = StepCallState.ACTIVE
+            self._activate(call)
             attempt = 1 if recorded is None else recorded.failures + 1
             self.send(
                 inputs.StepRequested(self.number, call.key, call.name, call.count, attempt, call.config, call.nested)
@@ -340,92 +279,13 @@ class Run:
 
     def _begin(self, call: StepCall, attempt: int) -> None:
         if call.state is StepCallState.IDLE:
-            self.active += 1
-            call.state = StepCallState.ACTIVE
-        self._settled = False
+            self._activate(call)
         self._attempts.begin(call, attempt)
 
-    async def sleep_until_ms(self, name: str, wake_at: int) -> None:
-        """A durable sleep. The wake-up time of the first execution counts; a replay's is ignored."""
-        self.refuse_in_step("step.sleep")
-        key, count = self.next_key("sleep", name)
-        future: asyncio.Future[None] = self.loop.create_future()
-        self._pending[key] = SleepCall(future)
+    def _activate(self, call: StepCall) -> None:
+        call.state = StepCallState.ACTIVE
+        self.active += 1
         self._settled = False
-        if key not in self.cursor.started:
-            request = inputs.SleepRequested(self.number, key, name, count, wake_at)
-            self._live(lambda: self.send(request))
-        await future
-
-    def slept_before(self, name: str) -> bool:
-        """Whether the next sleep of this name has begun in an earlier life of the run."""
-        return step_key("sleep", name, self._counts.get(("sleep", name), 0) + 1) in self.cursor.started
-
-    async def wait_for_event(self, name: str, event_type: str, timeout: object) -> Any:
-        self.refuse_in_step("step.wait_for_event")
-        timeout_ms = parse_duration_ms(timeout)
-        key, count = self.next_key("wait", name)
-        future: asyncio.Future[Any] = self.loop.create_future()
-        self._pending[key] = WaitCall(future, event_type)
-        self._settled = False
-        if key not in self.cursor.started:
-            request = inputs.WaitRequested(self.number, key, name, count, event_type, timeout_ms)
-            self._live(lambda: self.send(request))
-        return await future
-
-    # -- timers of asyncio (loop.Timers) ------------------------------------------------------------------------------
-
-    def timer_started(self, handle: asyncio.TimerHandle) -> None:
-        if self.stopped:
-            return
-        key, count = self.next_key("timer", "asyncio")
-        self._pending[key] = TimerCall(handle)
-        self._timers[handle] = key
-        self._settled = False
-        if key not in self.cursor.started:
-            wake_at = round(min(handle.when(), self.loop.time() + SLEEP_MS_MAX / 1000) * 1000)
-            request = inputs.SleepRequested(self.number, key, "asyncio", count, wake_at, True)
-            self._live(lambda: None if handle.cancelled() else self.send(request))
-
-    def timer_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        key = self._timers.pop(handle, None)
-        if key is None or self.stopped:
-            return
-        if self.replaying:
-            self._let_go.add(key)
-        self._pending.pop(key, None)
-        if key in self.cursor.cancelled:
-            return
-        if key in self.cursor.started or not self.replaying:
-            self._live(lambda: self.send(inputs.SleepReleased(self.number, key)))
-
-    # -- the outside world from workflow code -------------------------------------------------------------------------
-
-    async def bridge(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Awaits something of the isolate's loop from workflow code. It is not recorded: a replay does it again."""
-        future: asyncio.Future[Any] = self.loop.create_future()
-        self.bridged += 1
-
-        def arrived(task: asyncio.Task[Any]) -> None:
-            self.bridged -= 1
-            if self.stopped or future.done():
-                return
-            if task.cancelled():
-                future.cancel()
-            elif (error := task.exception()) is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(task.result())
-            self.go_on()
-
-        self.real_loop.create_task(coroutine).add_done_callback(arrived)
-        return await future
-
-    def refuse_in_step(self, what: str) -> None:
-        if self.stopped:
-            raise StoppedError
-        if asyncio.get_running_loop() is not self.loop:
-            raise WorkflowFatalError(f"{what} cannot be used inside the callback of a step; use it in run() itself.")
 
 
 def _encode_output(result: Any) -> bytes:
@@ -434,6 +294,3 @@ def _encode_output(result: Any) -> bytes:
     if len(value) > STEP_OUTPUT_BYTES_MAX:
         raise WorkflowInternalError("The output of the instance is too large. Maximum allowed size is 1MiB.")
     return value
-
-
-__all__ = ["OutsideStepError", "Run", "StoppedError"]

@@ -22,6 +22,7 @@ from stellwerk.core.workflow.steps import DEFAULT_CONFIG, InvalidStepConfigError
 from stellwerk.isolate.failures import WorkflowFatalError
 from stellwerk.isolate.workflow.attempts import now_ms
 from stellwerk.isolate.workflow.run import Run
+from stellwerk.isolate.workflow.waits import sleep_until_ms, wait_for_event
 
 _MISSING: Any = object()
 
@@ -123,15 +124,15 @@ class WorkflowStep:
     async def sleep(self, name: str, duration: object) -> None:
         """Sleeps durably. ``duration``: milliseconds, or a string such as ``"30 seconds"``; at most 365 days."""
         _check_name(name)
-        await self._run.sleep_until_ms(name, now_ms() + parse_duration_ms(duration))
+        await sleep_until_ms(self._run, name, now_ms() + parse_duration_ms(duration))
 
     async def sleep_until(self, name: str, timestamp: object) -> None:
         """Sleeps until a time: a datetime (naive: local time), an ISO string, or milliseconds since the epoch."""
         _check_name(name)
         wake_at = min(_moment_ms(timestamp), now_ms() + SLEEP_MS_MAX)
-        if wake_at < now_ms() and not self._run.slept_before(name):
+        if wake_at < now_ms() and not self._run.replay.next_has_begun("sleep", name):
             raise ValueError("You can't sleep until a time in the past, time-traveler")
-        await self._run.sleep_until_ms(name, wake_at)
+        await sleep_until_ms(self._run, name, wake_at)
 
     async def wait_for_event(self, name: str, event_type: str, /, timeout: object = "24 hours") -> Any:
         """Waits for an event of a type; ``{payload, timestamp, type}``. Raises ``WorkflowTimeoutError``."""
@@ -140,7 +141,7 @@ class WorkflowStep:
             raise WorkflowFatalError(
                 f'Event type "{event_type}" is not valid: letters, digits, "-" and "_", at most 100 characters'
             )
-        return await self._run.wait_for_event(name, event_type, timeout)
+        return await wait_for_event(self._run, name, event_type, timeout)
 
     # -- dependencies -------------------------------------------------------------------------------------------------
 
