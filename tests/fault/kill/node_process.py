@@ -23,6 +23,10 @@ LOG_LINES = 400
 ACCOUNT = "/client/v4/accounts/local/workflows"
 
 
+class EndedEarlyError(AssertionError):
+    """The node ended before it was ready."""
+
+
 class NodeProcess:
     """``start`` returns when the node is ready, ``kill`` when it is gone. ``module`` may name a sabotaged build."""
 
@@ -39,15 +43,17 @@ class NodeProcess:
         self._environment = {**os.environ, "PYTHONPATH": str(root)}
 
     async def start(self) -> None:
+        """Raises ``EndedEarlyError`` when it ended before it was ready."""
         self._ready.clear()
+        self.starts += 1
         self.process = await self._spawn()
         self._reading = asyncio.create_task(self._read(self.process))
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait({ready, self._reading}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if not self._ready.is_set():
-            raise AssertionError("the node did not get ready:\n" + "\n".join(self.log))
-        self.starts += 1
+            error = EndedEarlyError if self._reading.done() else AssertionError
+            raise error("the node did not get ready:\n" + "\n".join(self.log))
         await self._connect()
         self.up.set()
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.fault.kill.node_process import LedgerProcess, NodeProcess, a_node_and_a_ledger
+from tests.fault.kill.few_node_ends import NODE_INTERRUPTIONS_MAX
+from tests.fault.kill.node_process import EndedEarlyError, LedgerProcess, NodeProcess, a_node_and_a_ledger
 
 from stellwerk.core import limits
 
@@ -24,10 +25,10 @@ def effects_by_step(ledger: LedgerProcess) -> Counter[tuple[str, str]]:
     return Counter((effect["instance"], effect["step"]) for effect in ledger.effects())
 
 
-async def described(node: NodeProcess, *instances: str) -> list[dict[str, Any]]:
-    left = await node.until_ended("bomb", END_WITHIN_S)
+async def described(node: NodeProcess, *instances: str, workflow: str = "bomb") -> list[dict[str, Any]]:
+    left = await node.until_ended(workflow, END_WITHIN_S)
     assert not left, left
-    return [await node.describe("bomb", instance) for instance in instances]
+    return [await node.describe(workflow, instance) for instance in instances]
 
 
 @pytest.mark.parametrize("signal", [False, True], ids=["exit", "signal"])
@@ -109,11 +110,36 @@ def test_a_step_that_kills_the_node_fails_after_its_limit_instead_of_looping(tmp
     asyncio.run(scenario())
 
 
-async def killed_again(node: NodeProcess) -> bool:
+def test_a_run_whose_own_code_kills_the_node_at_once_ends_errored_and_one_behind_it_completes(tmp_path: Path) -> None:
+    """Nothing of it is ever recorded but that it was taken up. The one behind it only waits, and pays nothing."""
+    trace = tmp_path / "trace"
+
+    async def scenario() -> None:
+        async with a_node_and_a_ledger(tmp_path, module="tests.fault.kill.few_node_ends") as (node, ledger):
+            both = [("culprit", {"kind": "bare", "trace": str(trace)}), ("innocent", {"kind": "innocent"})]
+            with suppress(httpx.TransportError):  # it may be dead before it can answer
+                await node.create("single", both)
+            while await killed_again(node, "single"):
+                assert node.starts <= 2 * NODE_INTERRUPTIONS_MAX, "it loops"
+                with suppress(EndedEarlyError):
+                    await node.start()
+            culprit, innocent = await described(node, "culprit", "innocent", workflow="single")
+            effects = effects_by_step(ledger)
+
+        assert (culprit["status"], culprit["error"]["name"]) == ("errored", "WorkflowInternalError")
+        assert f"{NODE_INTERRUPTIONS_MAX + 1} times without any progress" in culprit["error"]["message"]
+        # The first time, on the node that it was created on, is not known to the next ones; each further one is.
+        assert trace.read_text().count("begun") == node.starts - 1 == 1 + NODE_INTERRUPTIONS_MAX
+        assert (innocent["status"], effects["innocent", "work"]) == ("complete", 1)
+
+    asyncio.run(scenario())
+
+
+async def killed_again(node: NodeProcess, workflow: str = "bomb") -> bool:
     """Waits for whichever comes first: the node's death, or the end of every run."""
     death = asyncio.create_task(node.ended())
     try:
-        left = await node.until_ended("bomb", END_WITHIN_S)
+        left = await node.until_ended(workflow, END_WITHIN_S)
         assert not left, left
     except httpx.TransportError:
         await death

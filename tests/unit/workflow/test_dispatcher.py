@@ -62,6 +62,9 @@ def a_dispatcher(pool: APool, begun: list[Any], *, wanted: bool = True) -> Dispa
     async def load(key: Any) -> None:
         return None
 
+    async def adopt(live: LiveRun) -> None:
+        raise AssertionError("nobody here has outlived a node")
+
     pool_: Any = pool
     versions: Any = Versions()
     return Dispatcher(
@@ -69,6 +72,7 @@ def a_dispatcher(pool: APool, begun: list[Any], *, wanted: bool = True) -> Dispa
         versions,
         load=load,
         wanted=lambda live: wanted,
+        adopt=adopt,
         begin=lambda live, isolate: begun.append((live, isolate)),
         give_up=lambda live, error: begun.append((live, error)),
     )
@@ -102,6 +106,7 @@ def test_a_copy_that_was_dropped_while_its_isolate_started_gets_none() -> None:
         live = a_run()
         live.solo = True
         dispatcher.enqueue(live)
+        await asyncio.sleep(0)  # it has asked for its isolate
         dispatcher._wanted = lambda live: False
         await until_quiet(dispatcher)
         assert (begun, isolate.load, pool.released, live.place) == ([], 0, [isolate], Place.IDLE)

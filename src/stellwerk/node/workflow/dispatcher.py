@@ -32,8 +32,8 @@ class Versions(Protocol):
 
 class Dispatcher:
     """``load(key)`` brings a run that was queued by its key only; ``wanted(live)`` says whether a copy is still the
-    one, and was not dropped; ``begin(live, isolate)`` hands it over; ``give_up(live, error)`` ends a run whose version
-    cannot be started."""
+    one, and was not dropped; ``adopt(live)`` records that a run has outlived its node, before anything is started for
+    it; ``begin(live, isolate)`` hands it over; ``give_up(live, error)`` ends a run whose version cannot be started."""
 
     def __init__(
         self,
@@ -42,12 +42,13 @@ class Dispatcher:
         *,
         load: Callable[[Key], Coroutine[Any, Any, LiveRun | None]],
         wanted: Callable[[LiveRun], bool],
+        adopt: Callable[[LiveRun], Coroutine[Any, Any, None]],
         begin: Callable[[LiveRun, Isolate], None],
         give_up: Callable[[LiveRun, Exception], None],
         runs_max: int = limits.RUNS_LIVE_MAX,
     ) -> None:
         self._pool, self._versions = pool, versions
-        self._load, self._wanted, self._begin, self._give_up = load, wanted, begin, give_up
+        self._load, self._wanted, self._adopt, self._begin, self._give_up = load, wanted, adopt, begin, give_up
         self._runs_max = runs_max
         self._queue: deque[LiveRun | Key] = deque()
         self._held: dict[str, deque[LiveRun | Key]] = {}  # workflows at their limit
@@ -119,7 +120,7 @@ class Dispatcher:
                 self._start_solo(run)
             return
         version = self._versions.loaded(run.version_id)
-        isolate = None if version is None else self._pool.ready(version)
+        isolate = None if version is None or run.orphan else self._pool.ready(version)
         if isolate is not None:
             self._hand_over(run, isolate)
         else:
@@ -143,7 +144,12 @@ class Dispatcher:
         await self._acquire(live)
 
     async def _acquire(self, live: LiveRun) -> None:
+        if live.orphan and not self._is_over(live):
+            await self._adopt(live)
         while not self._stopped:
+            if self._is_over(live):
+                self._leave_starting(live)
+                return
             try:
                 version = await self._versions.load(live.version_id)
                 isolate = await self._pool.acquire(version, solo=live.solo)
@@ -162,16 +168,19 @@ class Dispatcher:
                 self._leave_starting(live)
                 self._give_up(live, error)
                 return
-            if live.state.terminal or not self._wanted(live):  # a second program of one run must not execute
+            if self._is_over(live):
                 if live.solo:
                     self._pool.release_solo(isolate)
-                self._leave_starting(live)
-                return
+                continue
             if isolate.status is not Status.READY:  # it ended before this coroutine went on: nobody would tell the run
                 continue
             live.failed_starts = 0
             self._hand_over(live, isolate)
             return
+
+    def _is_over(self, live: LiveRun) -> bool:
+        """Whether it needs no isolate any more: a second program of one run must not execute."""
+        return live.state.terminal or not self._wanted(live)
 
     def _leave_starting(self, live: LiveRun) -> None:
         live.place = Place.IDLE

@@ -56,7 +56,7 @@ class Handover:
         self._spawn(self._prepare(live, isolate, live.number))
 
     def recorded(self, live: LiveRun) -> None:
-        """No decision of this run is on its way any more."""
+        """No decision of this run is on its way any more, or its life in that isolate is over."""
         waiting = self._quiet.pop(live, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)

@@ -29,8 +29,8 @@ class LiveRun:
 
     __slots__ = (
         "account_id", "careful", "commits", "created", "failed_starts", "handed", "held", "incarnation", "instance_id",
-        "isolate", "journal", "number", "place", "seq", "solo", "state", "timer_at", "traceparent", "workflow",
-        "written",
+        "isolate", "journal", "number", "orphan", "place", "seq", "solo", "state", "timer_at", "traceparent",
+        "workflow", "written",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +58,7 @@ class LiveRun:
         self.handed = False  # the isolate has been sent the run: what is recorded from here on is delivered to it
         self.held: list[messages.Deliver] | None = None  # deliveries behind one whose values are still being read
         self.careful = False  # its attempts are recorded before they begin
+        self.orphan = False  # the node that had it has ended; recorded before anything is started for it
         self.solo = False  # it gets an isolate of its own
         self.failed_starts = 0
         self.commits = 0  # decisions on their way to the disk

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from stellwerk.core import limits
+from stellwerk.core.errors import StellwerkError
 from stellwerk.core.ids import AccountId
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
@@ -61,8 +63,9 @@ class Runs:
             account_id=account_id, store=store, clock=clock, table=self.table, sent=self._taken_up, failed=self._drop
         )
         self.dispatcher = Dispatcher(
-            pool, versions, load=self.load, wanted=self.table.holds, begin=self._handover.begin, give_up=self._give_up
-        )
+            pool, versions, load=self.load, wanted=self.table.holds, adopt=self.adopt,
+            begin=self._handover.begin, give_up=self._give_up,
+        )  # fmt: skip
         self._pool = pool
         self._started_at = clock.now_ms()
         self._loading: dict[Key, asyncio.Future[LiveRun | None]] = {}
@@ -83,8 +86,8 @@ class Runs:
     async def load(self, key: Key) -> LiveRun | None:
         """The owner's copy, from memory or from the store; None when there is no such instance.
 
-        An unfinished run that is not in memory lost its isolate with the node before this one: that is recorded, and
-        its attempts will be recorded before they begin.
+        An unfinished run that is not in memory may have lost its isolate with the node before this one: it is an
+        orphan, which ``adopt`` records when its turn has come.
 
         What is returned is *the* copy only until the caller awaits again: then it may have left memory. So a caller
         decides, or takes the run to an isolate, in the same turn.
@@ -122,11 +125,19 @@ class Runs:
         self.table.add(live)
         interrupted = stored.row.modified_at < self._started_at or state.status is Status.RUNNING
         if state.status in (Status.RUNNING, Status.QUEUED, Status.WAITING_FOR_PAUSE) and interrupted:
-            live.careful = True
-            if len(stored.journal) > 1:
-                self.counters.runs_interrupted += 1
-                await self.decide(live, i.Interrupted("the node ended", node=True), take_up=False)
+            live.careful = live.orphan = True
         return live
+
+    async def adopt(self, live: LiveRun) -> None:
+        """Records that the node before this one ended, and returns when that is on disk or never will be.
+
+        A run that ends its node may do so before anything else of it can be recorded, even while its version is
+        imported: so this comes first, and for each node that takes the run up. Those that only wait are not counted.
+        """
+        live.orphan = False
+        self.counters.runs_interrupted += 1
+        with suppress(StellwerkError):  # then its copy was dropped, and the run is read again
+            await self.decide(live, i.Interrupted("the node ended", node=True), take_up=False)
 
     # -- decide, record -----------------------------------------------------------------------------------------------
 
@@ -219,22 +230,20 @@ class Runs:
         due = live.state.next_due()
         if live.state.status is Status.WAITING and live.handed and not live.commits:
             if not live.state.waits:
-                self._park(live)
+                self._park(live, live.number, live.seq)
                 return
             asyncio.get_running_loop().call_later(  # an event may be just about to come
-                limits.PARK_AFTER_MS / 1000, self._park_if_still_waiting, live, live.number, live.seq
+                limits.PARK_AFTER_MS / 1000, self._park, live, live.number, live.seq
             )
             if due is None or due > self.clock.now_ms() + limits.PARK_AFTER_MS:
                 return
         if due is not None:
             self.timers.arm(live, due)
 
-    def _park_if_still_waiting(self, live: LiveRun, number: int, seq: int) -> None:
-        if live.number == number and live.seq == seq and live.handed and not live.commits:
-            self._park(live)
-
-    def _park(self, live: LiveRun) -> None:
-        """Takes a waiting run out of memory. Its row says when it is due."""
+    def _park(self, live: LiveRun, number: int, seq: int) -> None:
+        """Takes a waiting run out of memory, unless something has happened to it since. Its row says when it is due."""
+        if live.number != number or live.seq != seq or not live.handed or live.commits:
+            return
         self._leave_isolate(live, "parked")
         self.table.forget(live)
         self.timers.parked(live.state.next_due())
@@ -262,6 +271,7 @@ class Runs:
         if reason:
             isolate.channel.send(messages.RunStop(live.number, reason))
         self.table.leave(live)
+        self._handover.recorded(live)
         isolate.end()
         if live.solo:
             self._pool.release_solo(isolate)
@@ -290,6 +300,7 @@ class Runs:
             return
         decisions = []
         for live in lost:
+            self._handover.recorded(live)
             isolate.end()
             self.dispatcher.left(live.workflow, solo=live.solo)
             self.counters.runs_interrupted += 1
