@@ -26,7 +26,7 @@ from stellwerk.core.workflow.status import Status
 from stellwerk.isolate.workflow.attempts import Attempts, now_ms
 from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.isolate.workflow.run import Run
-from stellwerk.isolate.workflow.step import WorkflowStep
+from stellwerk.isolate.workflow.step import ListedWorkflowStep, WorkflowStep
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 
@@ -188,7 +188,7 @@ class LittleNode:
             report_unhandled=self.unhandled.append,
             steps_max=created.steps_max,
         )
-        step = WorkflowStep(self.run, implicit_dependencies=self.implicit)
+        step = (WorkflowStep if self.implicit else ListedWorkflowStep)(self.run)
         self._arm()
         self.run.start(lambda: self.program(step))
 

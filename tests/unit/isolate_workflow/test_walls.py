@@ -207,7 +207,7 @@ class Wire:
             start, attempts=Attempts(), send=self.said.append, on_end=lambda run: None,
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
-        step = WorkflowStep(self.run, implicit_dependencies=True)
+        step = WorkflowStep(self.run)
         self.run.start(lambda: program(step))
 
     async def hears(self, kind: type) -> Any:
@@ -295,7 +295,7 @@ def test_a_call_to_the_outside_from_workflow_code_is_awaited_before_the_run_coun
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
         runs.append(wire.run)
-        step = WorkflowStep(wire.run, implicit_dependencies=True)
+        step = WorkflowStep(wire.run)
         wire.run.start(lambda: begin(step))
         assert wire.said == []
         done = await wire.hears(i.StepDone)
@@ -333,7 +333,7 @@ def test_groups_that_arrive_while_a_call_to_the_outside_holds_up_the_replay_stay
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
         runs.append(run)
-        step = WorkflowStep(run, implicit_dependencies=True)
+        step = WorkflowStep(run)
         run.start(lambda: program(step))
         run.deliver(messages.Deliver(7, [Completion("wait:a-1", b"\xc0")], 2_000))
         run.deliver(messages.Deliver(7, [Completion("wait:b-1", b"\xc0")], 2_001))

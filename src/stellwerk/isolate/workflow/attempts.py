@@ -43,16 +43,16 @@ class Attempts:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._executing: dict[StepCall, None] = {}
+        self._executing: dict[StepCall, asyncio.Task[None]] = {}
         self._announced: set[StepCall] = set()
+        self._unwatched: set[asyncio.Task[None]] = set()  # of attempts that are over; asyncio keeps no task alive
         self._sweep: asyncio.TimerHandle | None = None
 
     def begin(self, call: StepCall, attempt: int) -> None:
         """Starts the attempt as a task of its own."""
         call.attempt = attempt
         call.started_at = now_ms()
-        self._executing[call] = None
-        call.task = self._loop.create_task(self._execute(call, attempt))
+        self._executing[call] = self._loop.create_task(self._execute(call, attempt))
         if self._sweep is None:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
 
@@ -123,15 +123,13 @@ class Attempts:
         if not self._executing:
             return
         for call in [call for call in self._executing if call.run is run]:
-            del self._executing[call]
             self._announced.discard(call)
-            if call.task is not None:
-                call.task.cancel()
+            self._executing.pop(call).cancel()
 
     def _look_around(self) -> None:
         self._sweep = None
         now = now_ms()
-        for call in list(self._executing):
+        for call, task in list(self._executing.items()):
             lasted_ms = now - call.started_at
             if lasted_ms < ANNOUNCE_AFTER_MS:
                 continue
@@ -146,14 +144,19 @@ class Attempts:
                 )  # fmt: skip
             timeout_ms = call.config.timeout_ms
             if lasted_ms >= timeout_ms and self._is_over(call, call.attempt):
+                self._let_go_on(task)
                 text = f"Execution timed out after {timeout_ms}ms"
                 if call.delay is None:
                     error = ErrorValue("WorkflowTimeoutError", text)
                     self._report_failure(call, error, retryable=True, delay_ms=None, fatal=False)
-                else:  # the callback goes on, and nobody waits for it: its task's place is free
-                    call.task = self._loop.create_task(self._failed(call, WorkflowTimeoutError(text)))
+                else:
+                    self._let_go_on(self._loop.create_task(self._failed(call, WorkflowTimeoutError(text))))
         if self._executing:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
+
+    def _let_go_on(self, task: asyncio.Task[None]) -> None:
+        self._unwatched.add(task)
+        task.add_done_callback(self._unwatched.discard)
 
 
 class NotSerialisableResult(Exception):

@@ -25,7 +25,7 @@ class StepCall:
 
     __slots__ = (
         "args", "attempt", "config", "count", "delay", "fn", "future", "key", "name", "nested", "pending", "run",
-        "started_at", "state", "task", "unread", "value", "wants_context",
+        "started_at", "state", "unread", "value", "wants_context",
     )  # fmt: skip
 
     depth = 0
@@ -51,7 +51,6 @@ class StepCall:
         self.state = StepCallState.IDLE
         self.attempt = self.started_at = 0
         self.value: bytes | None = None  # the reported result, until it is delivered
-        self.task: asyncio.Task[None] | None = None
         self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
         self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with its attempt
 

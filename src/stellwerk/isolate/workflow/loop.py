@@ -112,15 +112,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Closes what has not ended, here and now. Left to the garbage collector, the ``finally`` of a program would
         run at any time, on whichever loop runs then: another run's."""
         self.closed = True
-        outer = _get_running()
-        _set_running(self)
-        try:
-            for task in [task for task in self._tasks if not task.done()]:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(BaseException):
-                    task.get_coro().close()
-        finally:
-            _set_running(outer)
+        unfinished = [task for task in self._tasks if not task.done()]
+        if unfinished:
+            outer = _get_running()
+            _set_running(self)
+            try:
+                for task in unfinished:
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    with suppress(BaseException):
+                        task.get_coro().close()
+                    _wake_nobody(task)
+            finally:
+                _set_running(outer)
         self._ready.clear()
 
     # -- what asyncio asks of a loop ----------------------------------------------------------------------------------
@@ -196,6 +199,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def run_in_executor(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         raise OutsideStepError("Work in another thread")
+
+
+def _wake_nobody(task: asyncio.Task[Any]) -> None:
+    """A task that never ends and what it waits for know each other for good, and a ``gather`` knows all its tasks."""
+    for future in (task, task._fut_waiter):  # type: ignore[attr-defined]
+        for callback, _ in getattr(future, "_callbacks", None) or ():
+            future.remove_done_callback(callback)
 
 
 def _refused(what: str) -> Callable[..., Any]:

@@ -36,6 +36,11 @@ class Replay:
     def first_life(self) -> bool:
         return not (self.cursor.groups or self.cursor.attempts or self.cursor.started)
 
+    def forget(self) -> None:
+        """The run has left. What it asked for leads back to it."""
+        self.asked.clear()
+        self._deferred.clear()
+
     # -- the program asks ---------------------------------------------------------------------------------------------
 
     def next_key(self, kind: str, name: str) -> tuple[str, int]:

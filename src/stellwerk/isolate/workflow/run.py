@@ -91,6 +91,7 @@ class Run:
         self._settled = False
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._task: asyncio.Task[Any] | None = None
+        self.declared: dict[str, StepFunction] = {}  # by name, for those that depend on them
 
     # -- the node speaks ----------------------------------------------------------------------------------------------
 
@@ -116,11 +117,18 @@ class Run:
             self._granted[message.key] = message.attempt
 
     def stop(self) -> None:
-        """Forgets the run. Its coroutine is closed without a word; attempts under way are cancelled."""
+        """Forgets the run. Its coroutine is closed without a word; attempts under way are cancelled.
+
+        Whatever leads back to the run is cut, so that its memory is free at once: the collector of cycles would have
+        to search all runs for it, and the next run would take fresh pages.
+        """
         self.stopped = True
         self._attempts.forget(self)
-        self.replay.asked.clear()
+        self.replay.forget()
+        self._timers.forget()
+        self.declared.clear()
         self.loop.abandon()
+        self._task = None
         self._on_end(self)
 
     def go_on(self) -> None:
@@ -211,15 +219,22 @@ class Run:
         report: Any
         try:
             self.replay.check_ended()
-            report = inputs.RunReturned(self.number, _encode_output(task.result()))
+            failure = task.exception()  # raised by result(), it would lead to this frame, and so back to the task
+            if failure is None:
+                report = inputs.RunReturned(self.number, _encode_output(task.result()))
+            else:
+                report = self._failed(failure)
         except DivergenceError as error:
             report = inputs.RunDiverged(self.number, str(error))
         except BaseException as error:
-            value = to_error_value(error)
-            if is_non_retryable(error) and not self.start_message.preserve_non_retryable:
-                value = entries.ErrorValue(WorkflowFatalError.__name__, UNHANDLED_NON_RETRYABLE, value.stack)
-            report = inputs.RunFailed(self.number, value)
+            report = self._failed(error)
         self._end(report)
+
+    def _failed(self, error: BaseException) -> inputs.RunFailed:
+        value = to_error_value(error)
+        if is_non_retryable(error) and not self.start_message.preserve_non_retryable:
+            value = entries.ErrorValue(WorkflowFatalError.__name__, UNHANDLED_NON_RETRYABLE, value.stack)
+        return inputs.RunFailed(self.number, value)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from stellwerk.isolate.loader import LoadedWorker
 from stellwerk.isolate.logs import LogCapture, current
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.run import Run
-from stellwerk.isolate.workflow.step import WorkflowStep
+from stellwerk.isolate.workflow.step import ListedWorkflowStep, WorkflowStep
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 from stellwerk.wire.channel import Channel
@@ -37,7 +37,8 @@ class IsolateRuns:
         flags: frozenset[str],
         on_idle: Callable[[], None],
     ) -> None:
-        self._channel, self._worker, self._env, self._logs, self._flags = channel, worker, env, logs, flags
+        self._channel, self._worker, self._env, self._logs = channel, worker, env, logs
+        self._step_class = WorkflowStep if "python_workflows_implicit_dependencies" in flags else ListedWorkflowStep
         self._on_idle = on_idle
         self._attempts = Attempts()
         self.live: dict[int, Run] = {}
@@ -69,7 +70,7 @@ class IsolateRuns:
 
     async def _program(self, run: Run, cls: Any, message: messages.RunStart) -> Any:
         current.set(self._run_invocation(run))
-        step = WorkflowStep(run, implicit_dependencies="python_workflows_implicit_dependencies" in self._flags)
+        step = self._step_class(run)
         instance = cls(ExecutionContext(None), self._env)
         event = JsDict(
             payload=values.decode(message.params, mapping=JsDict),

@@ -83,25 +83,16 @@ _NO_ARGS: dict[str, Any] = {}
 class WorkflowStep:
     """The ``step`` object of one life of a run."""
 
-    def __init__(self, run: Run, *, implicit_dependencies: bool) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._implicit = implicit_dependencies
-        self._declared: dict[str, StepFunction] = {}
         self._results: dict[str, Any] = {}
         self._in_flight: dict[str, asyncio.Task[Any]] = {}
-        self.do: Callable[..., Any] = self._do_implicit if implicit_dependencies else self._do_listed
 
-    def _do_implicit(
+    def do(
         self, name: str | None = None, *, concurrent: bool = False, config: object = None
     ) -> Callable[[Callable[..., Any]], StepFunction]:
         """Declares a step whose parameters name the steps that it depends on."""
         return self._decorator(name, None, concurrent, config)
-
-    def _do_listed(
-        self, name: str | None = None, depends: Any = None, concurrent: bool = False, config: object = None
-    ) -> Callable[[Callable[..., Any]], StepFunction]:
-        """Declares a step whose dependencies stand in ``depends``, in the order of its parameters."""
-        return self._decorator(name, depends, concurrent, config)
 
     def _decorator(
         self, name: str | None, depends: Any, concurrent: bool, config: object
@@ -116,7 +107,7 @@ class WorkflowStep:
                 step.concurrent = concurrent
             if config is not None:
                 step.config, step.delay = _parse(label, config)
-            self._declared[label] = step
+            self._run.declared[label] = step
             return step
 
         return declare
@@ -147,19 +138,21 @@ class WorkflowStep:
 
     async def _arguments(self, step: StepFunction) -> dict[str, Any]:
         wanted = [name for name in step.names if name != "ctx"]
-        if self._implicit:
-            targets = [self._declared.get(name) for name in wanted]
-            for name, target in zip(wanted, targets, strict=True):
-                if target is None or target is step:
-                    raise TypeError(f"Received unexpected parameter {name}")
-        else:
-            targets = _listed(step, wanted)
-        found = [target for target in targets if target is not None]
+        targets = self._dependencies(step, wanted)
         if step.concurrent:
-            results = await asyncio.gather(*(self._resolve(target) for target in found))
+            results = await asyncio.gather(*(self._resolve(target) for target in targets))
         else:
-            results = [await self._resolve(target) for target in found]
+            results = [await self._resolve(target) for target in targets]
         return dict(zip(wanted, results, strict=True))
+
+    def _dependencies(self, step: StepFunction, wanted: list[str]) -> Sequence[StepFunction]:
+        found = []
+        for name in wanted:
+            target = self._run.declared.get(name)
+            if target is None or target is step:
+                raise TypeError(f"Received unexpected parameter {name}")
+            found.append(target)
+        return found
 
     async def _resolve(self, step: StepFunction) -> Any:
         """The result of a dependency: remembered, under way already, or run now. By name, as Cloudflare does."""
@@ -172,15 +165,26 @@ class WorkflowStep:
         return await task
 
 
-def _listed(step: StepFunction, wanted: list[str]) -> list[StepFunction | None]:
-    depends = step.depends
-    if depends is None:
-        if wanted:
-            raise TypeError(f"Step has {len(wanted)} non-ctx parameter(s) but no 'depends' list provided")
-        return []
-    if len(depends) != len(wanted):
-        raise TypeError(f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)")
-    return list(depends)
+class ListedWorkflowStep(WorkflowStep):
+    """``step`` without the flag: dependencies are listed, in the order of the callback's parameters."""
+
+    def do(
+        self, name: str | None = None, depends: Any = None, concurrent: bool = False, config: object = None
+    ) -> Callable[[Callable[..., Any]], StepFunction]:
+        """Declares a step whose dependencies stand in ``depends``."""
+        return self._decorator(name, depends, concurrent, config)
+
+    def _dependencies(self, step: StepFunction, wanted: list[str]) -> Sequence[StepFunction]:
+        depends = step.depends
+        if depends is None:
+            if wanted:
+                raise TypeError(f"Step has {len(wanted)} non-ctx parameter(s) but no 'depends' list provided")
+            return []
+        if len(depends) != len(wanted):
+            raise TypeError(
+                f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)"
+            )
+        return depends
 
 
 def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:

@@ -35,3 +35,7 @@ class DurableTimers:
 
     def timer_delivered(self, handle: asyncio.TimerHandle) -> None:
         self._keys.pop(handle, None)
+
+    def forget(self) -> None:
+        """The run has left. A handle leads back to the loop that these timers belong to."""
+        self._keys.clear()
