@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stellwerk.core.workflow.status import Status
 from stellwerk.store.base import Decision, InstanceRow
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 
 IN_FLIGHT = 16
 ENTRIES_PER_RUN = 5

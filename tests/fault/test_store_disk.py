@@ -1,7 +1,8 @@
 """A disk that is full, or fails: what was acknowledged stays, what was not is said so, and the store comes back.
 
 Full is made twice: a small file system where this machine lets us mount one, and a limit on the size of files, which
-every machine has. A failing fsync is made with SQLite's own seam below the file: a VFS that counts and refuses.
+every machine has. A failing fsync is made with SQLite's own seam below the file: a VFS that counts and refuses; the
+committer is then asked directly, since it is what the writing process consists of.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
+import psutil
 import pytest
 from tests.conformance.store.kit import ACCOUNT, NOW, WORKFLOW, a_version, an_entry, an_instance, outcomes, record
 
-from stellwerk.core import limits
 from stellwerk.core.errors import StorageError
-from stellwerk.store.base import Decision
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.base import Decision, InstanceRow, JournalRow
+from stellwerk.store.sqlite import messages
+from stellwerk.store.sqlite.committer import Committer
+from stellwerk.store.sqlite.connection import open_database
+from stellwerk.store.sqlite.store import SqliteStore
+from stellwerk.store.sqlite.workflow import live_versions, load_run
 
 pytestmark = pytest.mark.anyio
 SMALL_BYTES = 12 * 1024 * 1024
@@ -40,12 +47,18 @@ class Disk(NamedTuple):
 
 
 def _limited(tmp_path: Path) -> Iterator[Disk]:
+    """The process that writes inherits the limit, and is freed of it with the others."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def free() -> None:
+        for process in (psutil.Process(), *psutil.Process().children()):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_BYTES, hard))
     try:
-        yield Disk(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+        yield Disk(tmp_path, free)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        free()
 
 
 def _mounted(tmp_path: Path) -> Iterator[Disk]:
@@ -141,105 +154,148 @@ def failing_disk() -> Iterator[FailingDisk]:
     disk.unregister()
 
 
-async def test_after_a_failed_sync_nothing_is_acknowledged_and_no_sync_is_repeated(
-    tmp_path: Path, failing_disk: FailingDisk
+class CommitterKit:
+    """A committer on a file of its own, as the writing process has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        opened = open_database(path, owner="node-1", now_ms=NOW)
+        opened.writer.close()
+        self.reader = opened.reader
+        self.committer = Committer(path, epoch=opened.epoch)
+
+    def told(self, *writes: messages.Write) -> list[str]:
+        """What each owner would be told: "", or the code of the error."""
+        outcome = self.committer.commit(writes)
+        failed = outcome.failed
+        alone = outcome.failures
+        return ["" if (error := failed or alone.get(place)) is None else error.code for place in range(outcome.count)]
+
+    def journal(self, instance_id: str = "order-1") -> list[bytes]:
+        run = load_run(self.reader, ACCOUNT, WORKFLOW, instance_id)
+        return [] if run is None else run.journal
+
+    def close(self) -> None:
+        self.reader.close()
+        self.committer.close()
+
+
+def a_record(*entries: JournalRow, create: InstanceRow | None = None) -> messages.Record:
+    return messages.Record(list(entries), create, None, [])
+
+
+@pytest.fixture
+def kit(tmp_path: Path, failing_disk: FailingDisk) -> Iterator[CommitterKit]:
+    made = CommitterKit(tmp_path / "stellwerk.db")
+    yield made
+    made.close()
+
+
+REFUSED = StorageError.code
+
+
+def test_after_a_failed_sync_nothing_is_acknowledged_and_no_sync_is_repeated(
+    kit: CommitterKit, failing_disk: FailingDisk
 ) -> None:
-    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
-    await record(store, Decision([an_entry(0)], create=an_instance()))
+    assert kit.told(a_record(an_entry(0), create=an_instance())) == [""]
 
     failing_disk.broken = True
-    told = await outcomes(store, [Decision([an_entry(1)]), Decision([an_entry(0, "twice")]), Decision([an_entry(2)])])
-    with pytest.raises(StorageError):
-        await store.add_version(a_version("version-1", "a"))
+    told = kit.told(a_record(an_entry(1)), a_record(an_entry(0, "twice")), a_record(an_entry(2)))
+    command = kit.told(messages.AddVersion(a_version("version-1", "a")))
     failing_disk.broken = False
-    commits = store.commits
-    await record(store, Decision([an_entry(1, "anew")]), Decision(create=an_instance("order-2")))
-    run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
-    await store.close()
+    anew = kit.told(a_record(an_entry(1, "anew")), a_record(create=an_instance("order-2")))
 
-    assert [type(error) for error in told] == [StorageError] * 3
+    assert told == [REFUSED] * 3
+    assert command == [REFUSED]
     assert failing_disk.failed
     assert not failing_disk.synced_after_failure
-    assert commits == 1
-    assert run is not None
-    assert run.journal == [b"entry 0", b"anew"]
+    assert anew == ["", ""]
+    assert kit.journal() == [b"entry 0", b"anew"]
 
 
-async def test_what_waits_behind_a_failed_group_does_not_leave_a_hole_in_a_journal(
-    tmp_path: Path, failing_disk: FailingDisk
+def test_what_waits_behind_a_failed_group_does_not_leave_a_hole_in_a_journal(
+    kit: CommitterKit, failing_disk: FailingDisk
 ) -> None:
     """The disk fails for one group. The next one was handed over before anybody heard of it, and would be written."""
-    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
-    await record(store, Decision([an_entry(0)], create=an_instance()), Decision(create=an_instance("order-2")))
+    kit.told(a_record(an_entry(0), create=an_instance()), a_record(create=an_instance("order-2")))
     failing_disk.broken = failing_disk.heals = True
-    whole_group = [an_entry(seq) for seq in range(1, 1 + limits.GROUP_ROWS_MAX)]
-    behind = an_entry(1 + limits.GROUP_ROWS_MAX)
 
-    told = await outcomes(
-        store, [Decision(whole_group), Decision([behind]), Decision([an_entry(0, instance_id="order-2")])]
-    )
-    await record(store, Decision([an_entry(1, "decided anew")]))
-    run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
-    await store.close()
+    failed = kit.told(a_record(an_entry(1), an_entry(2)))
+    behind = kit.told(a_record(an_entry(3)), a_record(an_entry(0, instance_id="order-2")))
+    anew = kit.told(a_record(an_entry(1, "decided anew")))
 
-    assert [type(error) for error in told] == [StorageError, StorageError, type(None)]
-    assert run is not None
-    assert run.journal == [b"entry 0", b"decided anew"]
+    assert (failed, behind, anew) == ([REFUSED], [REFUSED, ""], [""])
+    assert kit.journal() == [b"entry 0", b"decided anew"]
 
 
-async def test_what_failed_once_may_be_submitted_again(tmp_path: Path, failing_disk: FailingDisk) -> None:
+def test_what_failed_once_may_be_written_again(kit: CommitterKit, failing_disk: FailingDisk) -> None:
     """Also the memory of the writer must go: it may have believed in a manifest or a run that was never stored."""
-    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
     failing_disk.broken = True
-    first = await outcomes(store, [Decision([an_entry(0)], create=an_instance(versions=("a", "b")))])
-    orphan = await outcomes(store, [Decision([an_entry(1)])])
+    first = kit.told(a_record(an_entry(0), create=an_instance(versions=("a", "b"))))
+    orphan = kit.told(a_record(an_entry(1)))
     failing_disk.broken = False
 
-    missing = await outcomes(store, [Decision([an_entry(1)])])
-    await record(store, Decision([an_entry(0)], create=an_instance(versions=("a", "b"))))
-    live = await store.live_versions()
-    await store.close()
+    missing = kit.told(a_record(an_entry(1)))
+    again = kit.told(a_record(an_entry(0), create=an_instance(versions=("a", "b"))))
 
-    assert [type(error) for error in (*first, *orphan, *missing)] == [StorageError] * 3
-    assert live == {"a", "b"}
+    assert (first, orphan, missing, again) == ([REFUSED], [REFUSED], [REFUSED], [""])
+    assert live_versions(kit.reader) == {"a", "b"}
 
 
-async def test_a_store_that_cannot_be_reopened_yet_fails_each_group_and_comes_back(
-    tmp_path: Path, failing_disk: FailingDisk, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_cannot_be_reopened_yet_fails_each_group_and_comes_back(
+    kit: CommitterKit, failing_disk: FailingDisk
 ) -> None:
-    path = tmp_path / "stellwerk.db"
-    store = await SqliteStore.open(path, owner="node-1", now_ms=NOW)
-    await record(store, Decision(create=an_instance()))
+    kit.told(a_record(create=an_instance()))
     failing_disk.broken = True
-    await outcomes(store, [Decision([an_entry(0)])])
+    kit.told(a_record(an_entry(0)))
     failing_disk.broken = False
 
-    away = path.with_suffix(".away")
-    path.rename(away)  # as when a mount is lost
-    gone = await outcomes(store, [Decision([an_entry(0)])])
-    away.rename(path)
-    await record(store, Decision([an_entry(0)]))
+    away = kit.path.with_suffix(".away")
+    kit.path.rename(away)  # as when a mount is lost
+    gone = kit.told(a_record(an_entry(0)))
+    away.rename(kit.path)
+
+    assert gone == [REFUSED]
+    assert kit.told(a_record(an_entry(0))) == [""]
+    assert kit.journal() == [b"entry 0"]
+
+
+def test_runs_are_numbered_behind_those_of_a_writer_before_with_the_same_epoch(kit: CommitterKit) -> None:
+    """A process that writes may die and be followed by another one, while their node goes on."""
+    kit.told(a_record(an_entry(0), create=an_instance("order-1")))
+    kit.committer.close()
+    kit.committer = Committer(kit.path, epoch=1)
+
+    assert kit.told(a_record(an_entry(0, "second", instance_id="order-2"), create=an_instance("order-2"))) == [""]
+    assert (kit.journal("order-1"), kit.journal("order-2")) == ([b"entry 0"], [b"second"])
+
+
+async def test_a_process_that_died_with_its_store_leaves_no_process_behind(tmp_path: Path) -> None:
+    """What was handed over and not acknowledged may be in the file or not; the file is whole either way."""
+    script = f"""
+import asyncio, os
+from pathlib import Path
+from tests.conformance.store.kit import an_entry, an_instance
+from stellwerk.store.base import Decision
+from stellwerk.store.sqlite.store import SqliteStore
+
+async def careless():
+    store = await SqliteStore.open(Path({str(tmp_path / "stellwerk.db")!r}), owner="node-1", now_ms=1)
+    print(store.writer_pid, flush=True)
+    await asyncio.sleep(0)
+    store.submit([Decision([an_entry(seq)], create=None if seq else an_instance()) for seq in range(3_000)])
+    os._exit(0)
+
+asyncio.run(careless())
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.wait_procs([psutil.Process(int(done.stdout))], timeout=10)[0]
+
+    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-2", now_ms=NOW)
     run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
     await store.close()
 
-    assert isinstance(gone[0], StorageError)
-    assert run is not None
-    assert run.journal == [b"entry 0"]
-
-
-def test_an_event_loop_that_ended_before_its_store_leaves_no_thread_behind(tmp_path: Path) -> None:
-    async def careless() -> SqliteStore:
-        store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
-        store.submit([Decision([an_entry(seq)], create=an_instance() if seq == 0 else None) for seq in range(3_000)])
-        return store
-
-    store = asyncio.run(careless())
-    del store
-
-    async def careful() -> int:
-        store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=NOW)
-        found = await store.unfinished(limit=10)
-        await store.close()
-        return len(found)
-
-    assert asyncio.run(careful()) in (0, 1)  # nobody was told; the file is whole either way
+    assert run is None or run.journal == [b"entry %d" % seq for seq in range(len(run.journal))]

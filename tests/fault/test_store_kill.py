@@ -1,20 +1,31 @@
 """Acknowledged means on disk: a process that commits is killed again and again, and nothing it said may be missing.
 
-The early-acknowledging child at the end is the control: if the check could not see a lie, it would prove nothing.
+The early-acknowledging child is the control: if the check could not see a lie, it would prove nothing. At the end the
+process that writes is killed alone, and the node that it wrote for lives on.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import apsw
+import pytest
+from tests.conformance.store.kit import ACCOUNT, WORKFLOW, an_entry, an_instance, outcomes, record
 from tests.fault import store_committer
 from tests.fault.store_committer import content
 
+from stellwerk.core.errors import StorageError
+from stellwerk.store.base import Decision
+from stellwerk.store.sqlite.store import SqliteStore
+
 KILLS = 20
+WRITER_KILLS = 8
+WAVE = 50  # entries under way when the process dies
 CHILD = Path(store_committer.__file__)
 
 
@@ -75,3 +86,55 @@ def test_a_store_that_acknowledged_before_the_commit_would_be_caught(tmp_path: P
             break
 
     assert lost
+
+
+async def outcome_of_waves(store: SqliteStore, waves: int) -> tuple[set[int], set[int]]:
+    """Commits entry after entry of one run; after each wave its writing process is killed with entries under way."""
+    acknowledged: set[int] = set()
+    refused: set[int] = set()
+    for _ in range(waves):
+        run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
+        assert run is not None
+        first = len(run.journal)
+        assert acknowledged <= set(range(first))
+        assert store.writer_pid is not None
+        waiting = asyncio.ensure_future(outcomes(store, [Decision([an_entry(first + n)]) for n in range(WAVE)]))
+        await asyncio.sleep(0)  # one turn: they have been sent
+        os.kill(store.writer_pid, signal.SIGKILL)
+        for number, error in enumerate(await waiting):
+            (acknowledged if error is None else refused).add(first + number)
+            assert error is None or (type(error) is StorageError and error.retryable)
+        await written_again(store)
+    return acknowledged, refused
+
+
+async def written_again(store: SqliteStore) -> None:
+    """Until another process writes. Each round is a decision of its own that is refused or waits for the disk."""
+    while True:
+        try:
+            await record(store, Decision())
+            return
+        except StorageError:
+            await asyncio.sleep(0.01)  # bounded: by the pause before another process is started
+
+
+@pytest.mark.anyio
+async def test_when_the_process_that_writes_is_killed_its_node_is_told_and_goes_on(
+    tmp_path: Path, anyio_backend: str
+) -> None:
+    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=0)
+    await record(store, Decision(create=an_instance()))
+
+    acknowledged, refused = await outcome_of_waves(store, WRITER_KILLS)
+    run = await store.load_run(ACCOUNT, WORKFLOW, "order-1")
+    await store.close()
+
+    assert refused, "no kill came while something waited: this proves nothing"
+    assert run is not None
+    assert acknowledged <= set(range(len(run.journal)))
+    assert run.journal == [b"entry %d" % seq for seq in range(len(run.journal))]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

@@ -115,6 +115,7 @@ class InstanceExistsError(StellwerkError):
             f'(instance.already_exists) Instance with id "{instance_id}" already exists.',
             cure="Use another id, or get() the existing instance.",
         )
+        self.instance_id = instance_id
 
 
 class InvalidRequestError(StellwerkError):

@@ -34,7 +34,7 @@ from stellwerk.node.telemetry.metrics import Counters, Gauges
 from stellwerk.node.turn import Turn
 from stellwerk.node.workflow.engine import Engine
 from stellwerk.node.workflow.runs import Runs
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 from stellwerk.store.state_folder import StateFolder
 from stellwerk.wire.api import NODE_FILE, NodeFile, encode_node_file
 from stellwerk.wire.isolate import LogRecord
@@ -76,9 +76,10 @@ class Node:
             folder.database,
             owner=self.clock.new_uuid(),
             now_ms=self.clock.now_ms(),
+            alive=folder.alive,
             on_commit=self.counters.commit_latency.observe,
         )
-        turn.pending = lambda: store.pending
+        turn.crowded = lambda: store.reading
         self.deployments = deployments = Deployments(store, folder.path, self.clock, log=self.log)
         deployments.on_change.append(self._deployed)
         await self._begin(deployments)

@@ -170,7 +170,11 @@ class Store(WorkflowRoom, DeploymentRoom, Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether decisions wait for their commit (then a busy event loop must let the writer thread run)."""
+        """Whether decisions wait for their commit."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether a thread of this process reads: then a busy event loop must give the GIL away once per turn."""
 
     @property
     def settings(self) -> dict[str, str | int]:

@@ -32,7 +32,7 @@ class Channel(asyncio.Protocol):
 
     ``on_messages(channel, list)`` is called with the messages of one read, in order, BODY frames as
     ``(call, bytes)`` tuples. ``on_lost(channel, error)`` is called once, at the end. ``end_of_turn`` schedules a
-    callback for the end of the current turn; the node passes its own, which also lets the writer thread breathe.
+    callback for the end of the current turn; the node passes its own, which also lets a thread breathe.
     """
 
     def __init__(

@@ -9,18 +9,17 @@ import pytest
 from tests.conformance.store.kit import NOW, Backend
 
 from stellwerk.store.base import Store
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 
 
 class SqliteBackend:
-    """A file in a folder of the test's own. ``inline``: small groups are committed on the event loop itself."""
+    """A file in a folder of the test's own."""
 
-    def __init__(self, folder: Path, *, inline: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.path = folder / "stellwerk.db"
-        self.inline = inline
 
     async def open(self, owner: str = "node-1") -> Store:
-        return await SqliteStore.open(self.path, owner=owner, now_ms=NOW, inline_when_alone=self.inline)
+        return await SqliteStore.open(self.path, owner=owner, now_ms=NOW)
 
 
 @pytest.fixture
@@ -28,9 +27,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["sqlite", "sqlite, inline when alone"])
+@pytest.fixture(params=[SqliteBackend], ids=["sqlite"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return SqliteBackend(tmp_path, inline="inline" in request.param)
+    opened: Backend = request.param(tmp_path)
+    return opened
 
 
 @pytest.fixture

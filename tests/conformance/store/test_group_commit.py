@@ -85,8 +85,7 @@ async def test_a_constraint_violation_fails_alone_and_takes_back_all_of_its_own(
     b = await store.load_run(ACCOUNT, WORKFLOW, "b")
 
     assert [type(error) for error in told] == [type(None), StorageError, type(None)]
-    assert told[1] is not None
-    assert told[1].__cause__ is not None
+    assert "UNIQUE constraint" in str(told[1]) or "comes where" in str(told[1])
     assert b is not None
     assert (b.row.status, b.journal) == (Status.QUEUED, [b"entry 0"])
     assert await store.blobs(ACCOUNT, ["f" * 64]) == {}

@@ -21,7 +21,6 @@ QUERIES = [query for room in ROOMS for query in load_queries(room).values()]
 READ_WHOLE = {  # tables that stay small
     "live_versions": ["SCAN m"],
     "unfinished_on": ["SCAN m"],
-    "update_instances": ["SCAN v"],  # the values themselves
     "current_deployments": ["SCAN d"],
 }
 

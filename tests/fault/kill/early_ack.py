@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from stellwerk.node.__main__ import main
 from stellwerk.store.base import Decision
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 
 LATE_S = 0.05
 honest_submit = SqliteStore.submit

@@ -94,6 +94,7 @@ class Siege:
             "node": self._kill_node,
             "isolate": self._kill_isolate,
             "zygote": self._kill_zygote,
+            "writer": self._kill_writer,
             "pause": self._pause,
             "disk": self._fill_disk,
         }
@@ -128,12 +129,22 @@ class Siege:
     async def _kill_zygote(self) -> None:
         """The process that makes isolates, and all of them with it."""
         load = len(self._open)
-        children = psutil.Process(self.node.pid).children(recursive=True)
-        zygote = next(child for child in children if child.ppid() == self.node.pid and "zygote" in child.cmdline())
+        zygote = self._child("zygote")
+        isolates = zygote.children()
         begun, _ = await kill_process(zygote.pid)
-        gone = [each for each in children if each.pid != zygote.pid]
-        await asyncio.to_thread(psutil.wait_procs, gone, timeout=END_WITHIN_S)
+        await asyncio.to_thread(psutil.wait_procs, isolates, timeout=END_WITHIN_S)
         self._fault("zygote", begun, time.monotonic(), load)
+
+    async def _kill_writer(self) -> None:
+        """The process that writes, in the middle of a commit as likely as not."""
+        load = len(self._open)
+        begun, ended = await kill_process(self._child("writer_process.py").pid)
+        self._fault("writer", begun, ended, load)
+
+    def _child(self, called: str) -> psutil.Process:
+        """The node's own child with this in its command line."""
+        children = psutil.Process(self.node.pid).children()
+        return next(child for child in children if any(part.endswith(called) for part in child.cmdline()))
 
     async def _pause(self) -> None:
         """The node stands still, its isolates do not: what they say waits in their channels."""
@@ -146,13 +157,14 @@ class Siege:
     async def _fill_disk(self) -> None:
         """No write of the node gets through, until somebody has been told so."""
         load, begun = len(self._open), time.monotonic()
-        unlimited = resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE)
+        writer = self._child("writer_process.py").pid
+        unlimited = resource.prlimit(writer, resource.RLIMIT_FSIZE)
         self.refused.clear()
-        resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, unlimited[1]))
+        resource.prlimit(writer, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, unlimited[1]))
         try:
             await asyncio.wait_for(self.refused.wait(), END_WITHIN_S)
         finally:
-            resource.prlimit(self.node.pid, resource.RLIMIT_FSIZE, unlimited)
+            resource.prlimit(writer, resource.RLIMIT_FSIZE, unlimited)
         # A decision that was refused is read again after a second; until then its run stands still.
         self._fault("disk", begun, time.monotonic(), load)
 

@@ -30,8 +30,8 @@ async def besiege(folder: Path, faults: dict[str, int], *, module: str = "stellw
 @pytest.mark.parametrize(
     "faults",
     [
-        {"isolate": 10, "node": 10, "zygote": 2, "pause": 2, "disk": 2},
-        pytest.param({"isolate": 100, "node": 100, "zygote": 20, "pause": 20, "disk": 20}, marks=LONG),
+        {"isolate": 10, "node": 10, "zygote": 2, "writer": 5, "pause": 2, "disk": 2},
+        pytest.param({"isolate": 100, "node": 100, "zygote": 20, "writer": 50, "pause": 20, "disk": 20}, marks=LONG),
     ],
     ids=["10", "100"],
 )

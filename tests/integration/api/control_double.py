@@ -32,7 +32,7 @@ from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.telemetry.log import LogSink
 from stellwerk.node.telemetry.metrics import Counters, Gauges
 from stellwerk.store.base import Decision, InstanceRow, JournalRow, StoredRun
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 from stellwerk.store.state_folder import StateFolder
 from stellwerk.wire.api import NODE_FILE, NodeFile, encode_node_file
 

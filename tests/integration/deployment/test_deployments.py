@@ -29,7 +29,7 @@ from stellwerk.node.deployment.collector import Collector
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.store.base import Decision, InstanceRow
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 
 
 class ManualClock(SystemClock):

@@ -14,7 +14,7 @@ from stellwerk.node.clock import SystemClock
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.workspace.dev import WorkerReport, deploy_workspace
 from stellwerk.node.workspace.loader import load_workspace
-from stellwerk.store.sqlite import SqliteStore
+from stellwerk.store.sqlite.store import SqliteStore
 
 
 def a_worker(folder: Path, name: str, **config: Any) -> Path:

@@ -68,7 +68,7 @@ class Counters:
         self.requests = [0] * 6
         self.control_requests = [0] * 6
         self.isolates_crashed = 0
-        self.commit_latency = Histogram()  # fed by the writer's thread only: one writer, so no lock
+        self.commit_latency = Histogram()
         self.log_records = 0
         self.log_dropped = 0
 

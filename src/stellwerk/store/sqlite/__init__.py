@@ -1,5 +1,2 @@
-"""The SQLite back end of the store."""
-
-from stellwerk.store.sqlite.store import SqliteStore
-
-__all__ = ["SqliteStore"]
+"""The SQLite back end of the store: ``store.py`` is what a node opens. Imports nothing, since the process that writes
+comes by here and has to be up in a moment."""

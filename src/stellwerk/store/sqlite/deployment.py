@@ -20,7 +20,7 @@ _SQL: Final = {name: query.sql for name, query in _QUERIES.items()}
 VERSIONS_SERVING_MAX: Final = 2  # Cloudflare: a deployment splits traffic between at most two versions
 
 
-# -- writes: run by the writer thread, inside its transaction ---------------------------------------------------------
+# -- writes: run by the writing process, inside its transaction -------------------------------------------------------
 
 
 def add_version(db: apsw.Connection, row: VersionRow) -> VersionRow:

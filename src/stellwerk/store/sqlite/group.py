@@ -9,10 +9,7 @@ find the guilty one), for restarts (the old life must end before the new one beg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,18 +18,27 @@ import msgspec
 
 from stellwerk.core import limits
 from stellwerk.core.errors import InstanceExistsError, StellwerkError, StorageError
-from stellwerk.store.base import Decision, Done, InstanceRow, InstanceUpdate, JournalRow
+from stellwerk.store.base import InstanceRow, VersionRow
 from stellwerk.store.queries import load_queries
+from stellwerk.store.sqlite import deployment
+from stellwerk.store.sqlite.messages import (
+    AddDeployment,
+    AddVersion,
+    FencedError,
+    Record,
+    RemoveWorker,
+    Unsendable,
+    Write,
+)
 
 _SQL: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
 _APPEND: Final = _SQL["append_entry"].sql
 _FIND_RUN: Final = _SQL["find_run"].sql
+_LAST_RUN: Final = _SQL["last_run"].sql
 _ADD_MANIFEST: Final = _SQL["add_manifest"].sql
 _CREATE: Final = _SQL["create_instance"].sql
 _SUPERSEDE: Final = _SQL["supersede_incarnation"].sql
 _UPDATE: Final = _SQL["update_instance"].sql
-_UPDATES: Final = _SQL["update_instances"].sql
-ROWS_PER_STATEMENT_MAX: Final = 64  # each number of rows is a statement of its own in SQLite's cache
 _ADD_BLOB: Final = _SQL["add_blob"].sql
 
 GUILTY: Final = (
@@ -51,17 +57,7 @@ RUNS_REMEMBERED_MAX: Final = 2 * limits.RUNS_LIVE_MAX  # likewise; a run looked 
 RUNS_PER_EPOCH_BITS: Final = 40  # a run's number is the holder's epoch and a counter: in order, unique, never asked for
 
 RunKey = tuple[str, str, str, int]
-NumberedUpdate = tuple[str, int, int | None, int | None, int | None, int]
-RunRow = tuple[str, int, int, int, bytes]
-
-
-@dataclass(slots=True, kw_only=True)
-class Command:
-    """A rare write that needs its own statements and answers something: the deployment room's."""
-
-    apply: Callable[[apsw.Connection], object]
-    result: object = None
-    done: Done | None = None
+Row = Sequence[Any]  # as it came from the node, to be bound; SQLite looks at its types
 
 
 class _Run:
@@ -73,13 +69,14 @@ class _Run:
         self.number, self.seq = number, seq
 
 
-Write = Decision | Command
-Failures = dict[int, Exception]
+Failures = dict[int, StellwerkError]
 """Place in the group -> why that one failed."""
+Results = dict[int, VersionRow | bool | None]
+"""Place in the group -> what a command answers."""
 
 
 class GroupWriter:
-    """Writes groups over one connection. Used by one thread at a time; holds no lock."""
+    """Writes groups over one connection."""
 
     def __init__(self, *, epoch: int) -> None:
         self._epoch = epoch
@@ -88,27 +85,34 @@ class GroupWriter:
         self._runs: dict[RunKey, _Run] = {}
         self._next_run = (epoch << RUNS_PER_EPOCH_BITS) + 1
 
-    def write(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
-        """Writes and commits. Returns who failed alone; the others are on disk.
+    def number_after(self, db: apsw.Connection) -> None:
+        """Numbers further runs behind those that are in the file: a writer before this one may have had the epoch."""
+        last = db.execute(_LAST_RUN).get
+        if isinstance(last, int):
+            self._next_run = max(self._next_run, last + 1)
+
+    def write(self, db: apsw.Connection, group: Sequence[Write]) -> tuple[Failures, Results]:
+        """Writes and commits. Returns who failed alone, and what commands answer; the others are on disk.
 
         Raises when nothing of the group is on disk, or nobody can know: then the connection must not be used again.
         """
         db.execute("BEGIN IMMEDIATE")
         self._check_fence(db)
-        decisions = _gathered(group)
-        if decisions is not None:
+        records = _gathered(group)
+        results: Results = {}
+        if records is not None:
             try:
-                failures = self._write_fast(db, decisions)
+                failures = self._write_fast(db, records)
             except GUILTY:
                 db.execute("ROLLBACK")
                 self.forget()
                 db.execute("BEGIN IMMEDIATE")
                 self._check_fence(db)
-                failures = self._write_carefully(db, group)
+                failures = self._write_carefully(db, group, results)
         else:
-            failures = self._write_carefully(db, group)
+            failures = self._write_carefully(db, group, results)
         db.execute("COMMIT")
-        return failures
+        return failures, results
 
     def forget(self) -> None:
         """After a rollback: what was believed to be stored may not be."""
@@ -126,31 +130,24 @@ class GroupWriter:
 
     # -- fast ---------------------------------------------------------------------------------------------------------
 
-    def _write_fast(self, db: apsw.Connection, group: Sequence[Decision]) -> Failures:
+    def _write_fast(self, db: apsw.Connection, group: Sequence[Record]) -> Failures:
         failures: Failures = {}
-        rows: list[JournalRow] = []
-        updates: list[InstanceUpdate] = []
-        blobs: list[tuple[str, str, bytes]] = []
-        for place, decision in enumerate(group):
-            if decision.create is not None and not self._create(db, decision.create):
-                failures[place] = InstanceExistsError(decision.create.instance_id)
+        rows: list[Row] = []
+        updates: list[Row] = []
+        for place, record in enumerate(group):
+            if record.create is not None and not self._create(db, record.create):
+                failures[place] = InstanceExistsError(record.create.instance_id)
                 continue
-            rows += decision.journal
-            if decision.update is not None:
-                updates.append(decision.update)
-            if decision.blobs:
-                blobs += decision.blobs
-        if blobs:
-            db.executemany(_ADD_BLOB, blobs)
+            rows += record.journal
+            if record.update is not None:
+                updates.append(record.update)
+            if record.blobs:
+                db.executemany(_ADD_BLOB, record.blobs)
         if rows:
-            _execute_rows(db, _APPEND, self._entries(db, rows))
+            db.executemany(_APPEND, self._entries(db, rows))
         if updates:
             before = db.total_changes()
-            numbered = [self._numbered(db, update) for update in updates]
-            if len({update[5] for update in numbered}) == len(numbered):
-                _execute_rows(db, _UPDATES, numbered)
-            else:  # of two updates of one row the later one counts, so they go in order
-                db.executemany(_UPDATE, numbered)
+            db.executemany(_UPDATE, [self._numbered(db, update) for update in updates])
             if db.total_changes() - before != len(updates):
                 raise ValueError("an update found no row")  # found again, by name, the careful way
             self._forget_ended(updates)
@@ -158,15 +155,15 @@ class GroupWriter:
 
     # -- careful ------------------------------------------------------------------------------------------------------
 
-    def _write_carefully(self, db: apsw.Connection, group: Sequence[Write]) -> Failures:
+    def _write_carefully(self, db: apsw.Connection, group: Sequence[Write], results: Results) -> Failures:
         failures: Failures = {}
         for place, write in enumerate(group):
             db.execute("SAVEPOINT one")
             try:
-                if isinstance(write, Command):
-                    write.result = write.apply(db)
-                else:
+                if isinstance(write, Record):
                     self._write_one(db, write)
+                else:
+                    results[place] = _apply(db, write)
             except (*GUILTY, StellwerkError) as error:
                 db.execute("ROLLBACK TO one")
                 self.forget()
@@ -174,23 +171,23 @@ class GroupWriter:
             db.execute("RELEASE one")
         return failures
 
-    def _write_one(self, db: apsw.Connection, decision: Decision) -> None:
-        if decision.blobs:
-            db.executemany(_ADD_BLOB, decision.blobs)
-        if decision.update is not None:
-            db.execute(_UPDATE, self._numbered(db, decision.update))
+    def _write_one(self, db: apsw.Connection, record: Record) -> None:
+        if record.blobs:
+            db.executemany(_ADD_BLOB, record.blobs)
+        if record.update is not None:
+            db.execute(_UPDATE, self._numbered(db, record.update))
             if db.changes() != 1:
                 raise StorageError(
-                    f"Instance {decision.update[7]} of {decision.update[6]} has no unfinished incarnation "
-                    f"{decision.update[8]} to update.",
+                    f"Instance {record.update[7]} of {record.update[6]} has no unfinished incarnation "
+                    f"{record.update[8]} to update.",
                     cure="Load the run again; its status is terminal, or it was never created.",
                 )
-        if decision.create is not None:
-            self._supersede(db, decision.create)
-            if not self._create(db, decision.create):
-                raise InstanceExistsError(decision.create.instance_id)
-        if decision.journal:
-            db.executemany(_APPEND, self._entries(db, decision.journal))
+        if record.create is not None:
+            self._supersede(db, record.create)
+            if not self._create(db, record.create):
+                raise InstanceExistsError(record.create.instance_id)
+        if record.journal:
+            db.executemany(_APPEND, self._entries(db, record.journal))
 
     def _supersede(self, db: apsw.Connection, row: InstanceRow) -> None:
         if row.incarnation == 1:
@@ -241,7 +238,7 @@ class GroupWriter:
             self._runs.clear()
         self._runs[account_id, workflow, instance_id, incarnation] = run
 
-    def _entries(self, db: apsw.Connection, rows: Sequence[JournalRow]) -> list[RunRow]:
+    def _entries(self, db: apsw.Connection, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
         """The rows as the journal keeps them: under the number of their run. Hot: once per entry.
 
         Raises ``_HoleError`` for an entry that does not follow the last one. An owner may have handed over its next
@@ -259,7 +256,7 @@ class GroupWriter:
             found.append((account_id, run.number, seq, at, entry))
         return found
 
-    def _numbered(self, db: apsw.Connection, update: InstanceUpdate) -> NumberedUpdate:
+    def _numbered(self, db: apsw.Connection, update: Row) -> tuple[Any, ...]:
         """The update with its run's number in place of its key."""
         status, modified_at, started_at, ended_at, wake_at, account_id, workflow, instance_id, incarnation = update
         run = self._runs.get((account_id, workflow, instance_id, incarnation))
@@ -277,11 +274,11 @@ class GroupWriter:
         self._remember(account_id, workflow, instance_id, incarnation, run)
         return run
 
-    def _forget_ended(self, updates: Sequence[InstanceUpdate]) -> None:
+    def _forget_ended(self, updates: Sequence[Row]) -> None:
         """So that the memory holds live runs, not all that ever were."""
         for update in updates:
             if update[3] is not None:
-                self._runs.pop(update[5:], None)
+                self._runs.pop(cast(RunKey, tuple(update[5:])), None)
 
     def _manifest(self, db: apsw.Connection, row: InstanceRow) -> str:
         """The id of the row's set of versions; stored if this writer has not stored it yet."""
@@ -301,26 +298,32 @@ class GroupWriter:
         return manifest_id
 
 
-class FencedError(StorageError):
-    """Another node holds the file now. Nothing that this one writes will be kept."""
-
-    code = "store.fenced"
-    retryable = False
-
-
 class _HoleError(ValueError):
     """An entry does not follow the last one of its journal."""
 
 
-def _gathered(group: Sequence[Write]) -> Sequence[Decision] | None:
+def _gathered(group: Sequence[Write]) -> Sequence[Record] | None:
     """The group when it may be written the fast way: no command, no restart. A plain loop: this is the hot path."""
     for write in group:
-        if isinstance(write, Command) or (write.create is not None and write.create.incarnation != 1):
+        if type(write) is not Record or (write.create is not None and write.create.incarnation != 1):
             return None
-    return cast(Sequence[Decision], group)
+    return cast(Sequence[Record], group)
 
 
-def _named(error: Exception) -> Exception:
+def _apply(db: apsw.Connection, write: Write) -> VersionRow | bool | None:
+    match write:
+        case AddVersion(row=version):
+            return deployment.add_version(db, version)
+        case AddDeployment(row=split):
+            deployment.add_deployment(db, split)
+        case RemoveWorker(account_id=account_id, worker=worker):
+            return deployment.remove_worker(db, account_id, worker)
+        case Unsendable(reason=reason):
+            raise ValueError(reason)
+    return None
+
+
+def _named(error: Exception) -> StellwerkError:
     if isinstance(error, StellwerkError):
         return error
     failed = StorageError(
@@ -329,19 +332,3 @@ def _named(error: Exception) -> Exception:
     failed.__cause__ = error
     failed.retryable = isinstance(error, _HoleError)  # what it was to follow may be written the next time
     return failed
-
-
-def _execute_rows(db: apsw.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Many rows per statement. Each statement lets go of the GIL and has to get it back from a busy event loop; row by
-    row that cost more than the rows themselves."""
-    for start in range(0, len(rows), ROWS_PER_STATEMENT_MAX):
-        some = rows[start : start + ROWS_PER_STATEMENT_MAX]
-        db.execute(_for_rows(statement, len(some)), tuple(chain.from_iterable(some)))
-
-
-@cache
-def _for_rows(statement: str, count: int) -> str:
-    """``statement`` with its one row of values repeated."""
-    start = statement.index("VALUES (") + len("VALUES ")
-    end = statement.index(")", start) + 1
-    return statement[:end] + f", {statement[start:end]}" * (count - 1) + statement[end:]

@@ -1,4 +1,4 @@
-"""The SQLite store: one file, one writer thread, one reader thread, behind the Protocols of ``store/base.py``.
+"""The SQLite store: one file, one process that writes, one thread that reads, behind ``store/base.py``'s Protocols.
 
 Each room is one small class here and one file of functions beside it; the functions get a connection and nothing else,
 so that each can be read, and run, alone.
@@ -13,13 +13,14 @@ from pathlib import Path
 from stellwerk.core.workflow.status import Status
 from stellwerk.store.base import Decision, DeploymentRow, InstanceRow, StoredRun, VersionRow
 from stellwerk.store.sqlite import deployment as deployment_room
+from stellwerk.store.sqlite import messages
 from stellwerk.store.sqlite import workflow as workflow_room
 from stellwerk.store.sqlite.connection import Opened, open_database
 from stellwerk.store.sqlite.reader import Reader
 from stellwerk.store.sqlite.writer import Writer
 
 
-class _Threads:
+class _Ends:
     """What the rooms share: who writes and who reads."""
 
     def __init__(self, writer: Writer, reader: Reader) -> None:
@@ -27,7 +28,7 @@ class _Threads:
         self._reader = reader
 
 
-class _WorkflowRoom(_Threads):
+class _WorkflowRoom(_Ends):
     def submit(self, decisions: Sequence[Decision]) -> None:
         self._writer.submit(decisions)
 
@@ -66,9 +67,10 @@ class _WorkflowRoom(_Threads):
         return await self._reader.read(lambda db: workflow_room.blobs(db, account_id, hashes))
 
 
-class _DeploymentRoom(_Threads):
+class _DeploymentRoom(_Ends):
     async def add_version(self, row: VersionRow) -> VersionRow:
-        return await self._writer.call(lambda db: deployment_room.add_version(db, row))
+        stored: VersionRow = await self._writer.call(messages.AddVersion(row))
+        return stored
 
     async def version(self, version_id: str) -> VersionRow | None:
         return await self._reader.read(lambda db: deployment_room.version(db, version_id))
@@ -77,7 +79,8 @@ class _DeploymentRoom(_Threads):
         return await self._reader.read(lambda db: deployment_room.versions(db, account_id, worker))
 
     async def add_deployment(self, row: DeploymentRow) -> None:
-        await self._writer.call(lambda db: deployment_room.add_deployment(db, row))
+        deployment_room.check_split(row)
+        await self._writer.call(messages.AddDeployment(row))
 
     async def deployments(self, account_id: str, worker: str) -> list[DeploymentRow]:
         return await self._reader.read(lambda db: deployment_room.deployments(db, account_id, worker))
@@ -86,23 +89,18 @@ class _DeploymentRoom(_Threads):
         return await self._reader.read(deployment_room.current_deployments)
 
     async def remove_worker(self, account_id: str, worker: str) -> bool:
-        return await self._writer.call(lambda db: deployment_room.remove_worker(db, account_id, worker))
+        return bool(await self._writer.call(messages.RemoveWorker(account_id, worker)))
 
 
 class SqliteStore(_WorkflowRoom, _DeploymentRoom):
     """A ``Store`` in one SQLite file. Belongs to the event loop in which it was opened."""
 
     def __init__(
-        self,
-        path: Path,
-        opened: Opened,
-        *,
-        inline_when_alone: bool = False,
-        on_commit: Callable[[float], None] | None = None,
+        self, path: Path, opened: Opened, *, alive: Path | None, on_commit: Callable[[float], None] | None
     ) -> None:
-        loop = asyncio.get_running_loop()
-        writer = Writer(path, opened, loop, inline_when_alone=inline_when_alone, on_commit=on_commit)
-        super().__init__(writer, Reader(opened.reader, loop))
+        """Use ``open``."""
+        writer = Writer(path, epoch=opened.epoch, alive=alive, on_commit=on_commit)
+        super().__init__(writer, Reader(opened.reader, asyncio.get_running_loop()))
         self._settings = opened.settings
         self.epoch = opened.epoch
 
@@ -113,23 +111,32 @@ class SqliteStore(_WorkflowRoom, _DeploymentRoom):
         *,
         owner: str,
         now_ms: int,
-        inline_when_alone: bool = False,
+        alive: Path | None = None,
         on_commit: Callable[[float], None] | None = None,
     ) -> SqliteStore:
         """Opens or creates the database at ``path`` and makes ``owner`` (the node's id) its holder.
 
-        Whoever held it before is fenced: its next commit fails. ``inline_when_alone`` commits a small decision on the
-        event loop itself when nothing else waits: less latency for a single caller, and the loop stands still for that
-        commit. ``on_commit`` is told, by the writing thread, how many milliseconds each commit took. Raises
-        ``StateFolderError`` (not ours, damaged, of a newer release) and ``StorageError``.
+        Whoever held it before is fenced: its next commit fails. ``alive`` is a file that the process which writes
+        holds a shared lock on for as long as it lives (``StateFolder.alive``). ``on_commit`` is told how many
+        milliseconds each commit took. Raises ``StateFolderError`` (not ours, damaged, of a newer release) and
+        ``StorageError``.
         """
         opened = await asyncio.to_thread(open_database, path, owner=owner, now_ms=now_ms)
-        return cls(path, opened, inline_when_alone=inline_when_alone, on_commit=on_commit)
+        opened.writer.close()  # from here on the process writes; what reads keeps the log in place
+        return cls(path, opened, alive=alive, on_commit=on_commit)
 
     @property
     def pending(self) -> bool:
-        """Whether one of the threads has work: then a busy event loop must give the GIL away once per turn."""
-        return self._writer.pending or self._reader.pending
+        return self._writer.pending
+
+    @property
+    def reading(self) -> bool:
+        return self._reader.pending
+
+    @property
+    def writer_pid(self) -> int | None:
+        """The process that writes; None in the moment between two."""
+        return self._writer.pid
 
     @property
     def settings(self) -> dict[str, str | int]:

@@ -1,206 +1,268 @@
-"""The writer thread: takes all that waits, writes it as one group, and tells the event loop once.
+"""The node's side of the process that writes: sends it decisions, tells their owners what became of them.
 
-The event loop hands over lists; the thread wakes, drains the queue up to ``GROUP_ROWS_MAX`` rows, commits, and posts
-one call back. While that commit is on its way to the disk the next group gathers by itself: the busier the node, the
-larger the groups, and no timer is involved.
-
-Trap, measured: an event loop that never idles starves this thread of the GIL for seconds. Whoever runs a busy turn must
-give it away once per turn, with ``time.sleep(0)``, while ``pending`` is true (the channel's flush does).
-
-After a failed commit nobody knows what reached the disk, and a second fsync that succeeds proves nothing about the
-first. So nothing of the group is acknowledged, the connection is thrown away, and the next group starts on a new one.
+Decisions are sent as they come; the process makes groups of what it finds (``writer_process.py``). Answers come in the
+order of the decisions. When the process dies nobody knows what of its last groups reached the disk: nothing of them is
+acknowledged, their owners read again, after the process is known to be gone, and another one is started.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-import time
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, cast
 
 import apsw
+import msgspec
 
+import stellwerk
 from stellwerk.core import limits
 from stellwerk.core.errors import CapacityError, StellwerkError, StorageError
-from stellwerk.store.base import Decision
-from stellwerk.store.sqlite.connection import Opened, reopen_writer
-from stellwerk.store.sqlite.group import Command, Failures, FencedError, GroupWriter, Write
+from stellwerk.store.base import Decision, Done
+from stellwerk.store.sqlite import messages
 
-T = TypeVar("T")
-INLINE_ROWS_MAX = 4  # of a group that may be committed on the event loop itself
+SCRIPT: Final = Path(__file__).with_name("writer_process.py")
+RESTART_PAUSES_MS: Final = (0, 100, 1_000, 5_000)  # after so many ends without an answer between; a crash must not spin
+HOMES: Final = (Path(stellwerk.__file__).parent, Path(apsw.__file__).parent, Path(msgspec.__file__).parent)
+
+
+@dataclass(slots=True)
+class Command:
+    """A rare write that is no decision about a run, and answers something: the deployment room's."""
+
+    message: messages.Command
+    done: Callable[[Any, StellwerkError | None], None]
 
 
 class Writer:
-    """Owns the writing connection. All methods are for the event loop's thread."""
+    """Owns the process. All methods are for the event loop's thread."""
+
+    def __init__(
+        self, path: Path, *, epoch: int, alive: Path | None, on_commit: Callable[[float], None] | None = None
+    ) -> None:
+        self._path, self._epoch, self._alive, self._on_commit = path, epoch, alive, on_commit
+        self._loop = asyncio.get_running_loop()
+        self._unanswered: deque[Decision | Command] = deque()  # bounded by WRITES_WAITING_MAX
+        self._closed: asyncio.Future[None] | None = None
+        self._ends = 0  # of processes, without an answer between
+        self.commits = 0
+        self._life: _Life | None = None
+        self._start()
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._unanswered)
+
+    @property
+    def pid(self) -> int | None:
+        """None while there is none."""
+        return None if self._life is None else self._life.process.pid
+
+    def submit(self, writes: Sequence[Decision | Command]) -> None:
+        """Sends ``writes``, in order. Raises ``CapacityError`` when too many wait, ``StorageError`` when the store is
+        closed or its process has just ended."""
+        if self._closed is not None:
+            raise StorageError("The store is closed.", cure="Open it again.")
+        if not writes:
+            return
+        if len(self._unanswered) + len(writes) > limits.WRITES_WAITING_MAX:
+            raise CapacityError(
+                f"{len(self._unanswered)} writes wait for the disk; more than {limits.WRITES_WAITING_MAX} are not "
+                "taken.",
+                cure="Try again later, or give the node a faster disk.",
+            )
+        if self._life is None:
+            raise _lost("is being started again")
+        self._unanswered.extend(writes)
+        self._life.send(messages.encode_writes([_message(write) for write in writes]))
+
+    def call(self, message: messages.Command) -> asyncio.Future[Any]:
+        """Sends a command; the future has its answer once it is on disk."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(result: Any, error: StellwerkError | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit([Command(message, done)])
+        return future
+
+    async def close(self) -> None:
+        """Returns when all that waits is on disk, its owners have been told, and the process is gone."""
+        if self._closed is None:
+            self._closed = self._loop.create_future()
+            if self._life is None:
+                self._closed.set_result(None)
+            else:
+                self._life.finish()
+        await asyncio.shield(self._closed)
+
+    # -- the process --------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._closed is None:
+            self._life = _Life(self._path, self._epoch, self._alive, on_outcome=self._answer, on_end=self._ended)
+
+    def _ended(self, life: _Life) -> None:
+        """The process is gone, and everything that it said has been heard."""
+        self._life = None
+        left, self._unanswered = self._unanswered, deque()
+        for write in left:
+            self._tell(write, None, _lost(f"ended ({life.process.returncode})"))
+        if self._closed is not None:
+            if not self._closed.done():
+                self._closed.set_result(None)
+            return
+        pause_ms = RESTART_PAUSES_MS[min(self._ends, len(RESTART_PAUSES_MS) - 1)]
+        self._ends += 1
+        self._loop.call_later(pause_ms / 1000, self._start)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _answer(self, outcome: messages.Outcome) -> None:
+        """Tells every owner, in the order of submission."""
+        self._ends = 0
+        take = self._unanswered.popleft
+        group = [take() for _ in range(outcome.count)]
+        if outcome.failed is None:
+            self.commits += 1
+            if self._on_commit is not None:
+                self._on_commit(outcome.commit_ms)
+        failed, failures, results = outcome.failed, outcome.failures, outcome.results
+        if failed is None and not failures and not results:
+            for write in group:
+                self._tell(write, None, None)
+            return
+        for place, write in enumerate(group):
+            found = failed or failures.get(place)
+            self._tell(write, results.get(place), None if found is None else messages.exception(found))
+
+    def _tell(self, write: Decision | Command, result: Any, error: StellwerkError | None) -> None:
+        """One owner that raises does not keep the others from hearing."""
+        try:
+            if type(write) is Command:
+                write.done(result, error)
+            elif write.done is not None:
+                cast(Done, write.done)(error)
+        except Exception as raised:
+            self._loop.call_exception_handler(
+                {"message": "the owner of a stored decision failed when told", "exception": raised}
+            )
+
+
+class _Life(asyncio.Protocol):
+    """One process and the socket to it. ``on_end`` follows when the process has been reaped *and* all that it said has
+    been read."""
 
     def __init__(
         self,
         path: Path,
-        opened: Opened,
-        loop: asyncio.AbstractEventLoop,
+        epoch: int,
+        alive: Path | None,
         *,
-        inline_when_alone: bool = False,
-        on_commit: Callable[[float], None] | None = None,
+        on_outcome: Callable[[messages.Outcome], None],
+        on_end: Callable[[_Life], None],
     ) -> None:
-        self._path = path
-        self._loop = loop
-        self._db: apsw.Connection | None = opened.writer
-        self._group_writer = GroupWriter(epoch=opened.epoch)
-        self._queue: queue.SimpleQueue[Sequence[Write]] = queue.SimpleQueue()  # bounded by _waiting; empty: stop
-        self._waiting = 0  # handed over and not answered yet; touched by the event loop only
-        self._inline = inline_when_alone
-        self._closing: asyncio.Future[None] | None = None
-        self._fenced: FencedError | None = None
-        self.commits = 0
-        self._on_commit = on_commit
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._thread.start()
+        self._on_outcome, self._on_end = on_outcome, on_end
+        self._loop = asyncio.get_running_loop()
+        self._frames = messages.FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []  # sent before the transport was there, which takes a turn
+        self._finishing = self._heard_all = self._reaped = False
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self.process = _spawn(theirs.fileno(), path, epoch, alive)
+        self._pidfd = os.pidfd_open(self.process.pid)
+        self._loop.add_reader(self._pidfd, self._gone)
+        self._connecting = self._loop.create_task(self._connect(mine))
 
-    @property
-    def pending(self) -> bool:
-        return self._waiting > 0
+    async def _connect(self, mine: socket.socket) -> None:
+        mine.setblocking(False)
+        await self._loop.create_unix_connection(lambda: self, sock=mine)
 
-    def submit(self, writes: Sequence[Write]) -> None:
-        """Queues ``writes``, in order. Raises ``CapacityError`` when too many wait, ``StorageError`` when closed."""
-        if self._closing is not None:
-            raise StorageError("The store is closed.", cure="Open it again.")
-        count = len(writes)
-        if self._waiting + count > limits.WRITES_WAITING_MAX:
-            raise CapacityError(
-                f"{self._waiting} writes wait for the disk; more than {limits.WRITES_WAITING_MAX} are not taken.",
-                cure="Try again later, or give the node a faster disk.",
-            )
-        if not count:
-            return
-        alone = self._inline and not self._waiting and _rows(writes) <= INLINE_ROWS_MAX
-        self._waiting += count
-        if alone:
-            # Nothing waits, so the thread is blocked in its queue and the connection is free.
-            self._loop.call_soon(self._answer, writes, self._commit(writes))
+    def send(self, data: bytes) -> None:
+        if self._transport is None:
+            self._early.append(data)
         else:
-            self._queue.put(writes)
+            self._transport.write(data)
 
-    def call(self, apply: Callable[[apsw.Connection], T]) -> asyncio.Future[T]:
-        """Runs ``apply`` in the next group, as a decision of its own; the future has its answer once on disk."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        command = Command(apply=apply)
+    def finish(self) -> None:
+        """Lets the process commit what it has been sent, and end."""
+        self._finishing = True
+        if self._transport is not None:
+            self._transport.write_eof()
 
-        def done(error: Exception | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(command.result)  # type: ignore[arg-type]  # what ``apply`` returned
-            else:
-                future.set_exception(error)
+    # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
-        command.done = done
-        self.submit([command])
-        return future
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.writelines(self._early)
+        self._early.clear()
+        if self._finishing:
+            self._transport.write_eof()
 
-    async def close(self) -> None:
-        """Commits what waits, then closes the connection and ends the thread."""
-        if self._closing is None:
-            self._closing = self._loop.create_future()
-            self._queue.put(())
-        await asyncio.shield(self._closing)
-        self._thread.join()
+    def data_received(self, data: bytes) -> None:
+        for content in self._frames.feed(data):
+            self._on_outcome(messages.decode_outcome(content))
 
-    # -- the thread ---------------------------------------------------------------------------------------------------
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended, or is about to. One that only closed its socket would never be heard again."""
+        self._heard_all = True
+        if not self._finishing and not self._reaped:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._look_ended()
 
-    def _run(self) -> None:
-        backlog: deque[Write] = deque()
-        stopping = False
-        try:
-            while backlog or not stopping:
-                if not backlog:
-                    writes = self._queue.get()
-                    stopping = stopping or not writes
-                    backlog.extend(writes)
-                while len(backlog) < limits.GROUP_ROWS_MAX and not self._queue.empty():
-                    writes = self._queue.get_nowait()
-                    stopping = stopping or not writes
-                    backlog.extend(writes)
-                if backlog:
-                    group = _take(backlog)
-                    self._loop.call_soon_threadsafe(self._answer, group, self._commit(group))
-            self._loop.call_soon_threadsafe(self._closed)
-        except RuntimeError:  # the event loop is gone: there is nobody left to answer
-            pass
-        finally:
-            if self._db is not None:
-                self._db.close(True)  # its last checkpoint may fail: the write-ahead log has everything
+    # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _commit(self, group: Sequence[Write]) -> Failures | StellwerkError:
-        """The failures within the group, or the one error that failed all of it."""
-        if self._fenced is not None:
-            return self._fenced
-        try:
-            if self._db is None:
-                self._db = reopen_writer(self._path)
-            begin = time.perf_counter()
-            failures = self._group_writer.write(self._db, group)
-        except Exception as error:
-            return self._discard(error)
-        self.commits += 1
-        if self._on_commit is not None:
-            self._on_commit((time.perf_counter() - begin) * 1000)
-        return failures
+    def _gone(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.process.wait()  # it has ended: this only reaps it
+        self._reaped = True
+        self._look_ended()
 
-    def _discard(self, error: Exception) -> StellwerkError:
-        self._group_writer.forget()
-        if self._db is not None:
-            db, self._db = self._db, None
-            db.close(True)
-        if isinstance(error, FencedError):
-            self._fenced = error
-        if isinstance(error, StellwerkError):
-            return error
-        failed = StorageError(
-            f"The commit failed: {error}. Nothing of it was acknowledged.",
-            cure="Free space on the disk."
-            if isinstance(error, apsw.FullError)
-            else "Check the disk of the state folder.",
-        )
-        failed.__cause__ = error
-        return failed
-
-    # -- back on the event loop ---------------------------------------------------------------------------------------
-
-    def _answer(self, group: Sequence[Write], outcome: Failures | StellwerkError) -> None:
-        """Tells every owner, in the order of submission. One that raises does not keep the others from hearing."""
-        self._waiting -= len(group)
-        failures, failed = (outcome, None) if isinstance(outcome, dict) else ({}, outcome)
-        for place, write in enumerate(group):
-            if write.done is None:
-                continue
-            error = failures.get(place) if failures else failed
-            try:
-                write.done(error)
-            except Exception as raised:
-                self._loop.call_exception_handler(
-                    {"message": "the owner of a stored decision failed when told", "exception": raised}
-                )
-
-    def _closed(self) -> None:
-        if self._closing is not None and not self._closing.done():
-            self._closing.set_result(None)
+    def _look_ended(self) -> None:
+        if self._reaped and self._heard_all:
+            self._on_end(self)
 
 
-def _rows(writes: Sequence[Write]) -> int:
-    return sum(len(write.journal) + 1 if isinstance(write, Decision) else limits.GROUP_ROWS_MAX for write in writes)
+def _spawn(channel: int, path: Path, epoch: int, alive: Path | None) -> subprocess.Popen[bytes]:
+    """The lock on ``alive`` belongs to the opening, which only the new process keeps."""
+    paths = list(dict.fromkeys(str(home.parent) for home in HOMES))
+    command = [sys.executable, "-I", "-S", str(SCRIPT), str(channel), str(path), str(epoch), json.dumps(paths)]
+    kept = [channel]
+    if alive is not None:
+        kept.append(os.open(alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fcntl.flock(kept[-1], fcntl.LOCK_SH)
+    try:
+        return subprocess.Popen(command, pass_fds=kept, stdin=subprocess.DEVNULL)
+    finally:
+        for descriptor in kept[1:]:
+            os.close(descriptor)
 
 
-def _take(backlog: deque[Write]) -> list[Write]:
-    """From the front, until the group has its rows. One decision larger than that goes alone: it cannot be split."""
-    rows = 0
-    for count, write in enumerate(backlog):
-        rows += 1 if isinstance(write, Command) else len(write.journal) + len(write.blobs) + 1
-        if rows > limits.GROUP_ROWS_MAX:
-            return [backlog.popleft() for _ in range(max(count, 1))]
-    group = list(backlog)
-    backlog.clear()
-    return group
+def _message(write: Decision | Command) -> messages.Write:
+    if type(write) is Command:
+        return write.message
+    decision = cast(Decision, write)
+    return messages.Record(decision.journal, decision.create, decision.update, decision.blobs)
+
+
+def _lost(how: str) -> StorageError:
+    return StorageError(
+        f"The process that writes the database {how}. Nothing that waited for it was acknowledged.",
+        cure="Try again in a moment.",
+    )

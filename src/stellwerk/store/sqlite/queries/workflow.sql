@@ -10,6 +10,10 @@ SELECT run, (SELECT coalesce(max(seq) + 1, 0) FROM journal AS j
              WHERE j.account_id = instance.account_id AND j.run = instance.run)
 FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
 
+-- name: last_run
+-- The highest number that a run has. One probe at the end of the table.
+SELECT max(run) FROM instance;
+
 -- name: add_manifest
 -- The set of versions of a run, kept once. The id is a hash of the versions, so an equal one is already right.
 INSERT INTO run_manifest (account_id, manifest_id, versions) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
@@ -33,14 +37,6 @@ WHERE account_id = ? AND workflow = ? AND instance_id = ? AND incarnation = ?;
 UPDATE instance
 SET status = ?1, modified_at = ?2, started_at = coalesce(?3, started_at), ended_at = ?4, wake_at = ?5
 WHERE run = ?6 AND ended_at IS NULL;
-
--- name: update_instances
--- The same for several rows of one group, none of them twice; the writer repeats the row of values.
-UPDATE instance
-SET status = v.column1, modified_at = v.column2, started_at = coalesce(v.column3, started_at),
-    ended_at = v.column4, wake_at = v.column5
-FROM (VALUES (?, ?, ?, ?, ?, ?)) AS v
-WHERE instance.run = v.column6 AND instance.ended_at IS NULL;
 
 -- name: add_blob
 -- A value by content; an equal one gains a reference instead of a second copy.
