@@ -268,6 +268,13 @@ class _Codec:
         name, content = inner
         return self.revive(name, content)
 
+    def decode(self, data: bytes) -> Any:
+        try:
+            value = self.decoder.decode(data)
+            return value if type(value) in _FINAL else revived(value, self.mapping)
+        except _UNDECODABLE as error:
+            raise InvalidValueError(f"These bytes are no value: {error}.") from None
+
 
 class _Carried:
     """An object of the SDK, in a process that has no SDK. Keeps what it needs to be sent on."""
@@ -285,16 +292,17 @@ _codecs: dict[type[dict[str, Any]], _Codec] = {}
 _plain = _codecs[dict] = _Codec(dict)
 
 
-def decode(data: bytes, *, mapping: type[dict[str, Any]] = dict) -> Any:
-    """The value in ``data``; objects become ``mapping``. Raises ``InvalidValueError`` (a ``ValueError``)."""
+def decoder(mapping: type[dict[str, Any]]) -> Callable[[bytes], Any]:
+    """What ``decode`` does, for one mapping."""
     codec = _codecs.get(mapping)
     if codec is None:
         codec = _codecs[mapping] = _Codec(mapping)
-    try:
-        value = codec.decoder.decode(data)
-        return value if type(value) in _FINAL else revived(value, mapping)
-    except _UNDECODABLE as error:
-        raise InvalidValueError(f"These bytes are no value: {error}.") from None
+    return codec.decode
+
+
+def decode(data: bytes, *, mapping: type[dict[str, Any]] = dict) -> Any:
+    """The value in ``data``; objects become ``mapping``. Raises ``InvalidValueError`` (a ``ValueError``)."""
+    return decoder(mapping)(data)
 
 
 def revived(value: Any, mapping: type[dict[str, Any]]) -> Any:

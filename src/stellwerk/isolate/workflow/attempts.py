@@ -24,7 +24,7 @@ from stellwerk.core.workflow.steps import DEFAULT_CONFIG, may_retry
 from stellwerk.isolate.bodies import close_unread
 from stellwerk.isolate.failures import WorkflowTimeoutError, is_non_retryable, to_error_value
 from stellwerk.isolate.logs import current
-from stellwerk.isolate.workflow.calls import StepCall, StepCallState
+from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.wire import values
 
 if TYPE_CHECKING:
@@ -50,8 +50,11 @@ class Attempts:
 
     def begin(self, call: StepCall, attempt: int) -> None:
         """Starts the attempt as a task of its own."""
+        if not call.active:
+            call.active = True
+            call.run.active += 1
         call.attempt = attempt
-        call.started_at = now_ms()
+        call.started_at = time.time_ns() // 1_000_000
         self._executing[call] = self._loop.create_task(self._execute(call, attempt))
         if self._sweep is None:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
@@ -108,7 +111,7 @@ class Attempts:
         if run.stopped:
             return
         if retryable and may_retry(call.config, call.attempt):
-            call.state = StepCallState.IDLE
+            call.active = False
             run.active -= 1
         run.send(
             inputs.StepFailed(

@@ -30,7 +30,7 @@ async def bridge(run: Run, coroutine: Coroutine[Any, Any, Any]) -> Any:
             future.set_result(task.result())
         run.go_on()
 
-    run.home.create_task(coroutine).add_done_callback(arrived)
+    run.loop.home.create_task(coroutine).add_done_callback(arrived)
     return await future
 
 

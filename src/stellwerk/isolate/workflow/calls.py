@@ -1,58 +1,65 @@
-"""What a program waits for: an object per call of ``step.do``, ``sleep``, ``wait_for_event``, and per asyncio timer."""
+"""What a program waits for: an object per call of ``step.do``, ``sleep``, ``wait_for_event``, and per asyncio timer.
+
+Each knows what its completion means to the program (``complete``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+from workers._js import JsDict
+
+from stellwerk.core.workflow.actions import Completion
 from stellwerk.core.workflow.steps import StepConfig
+from stellwerk.isolate.failures import from_error_value
+from stellwerk.wire import values
 
 if TYPE_CHECKING:
     from stellwerk.isolate.bodies import BodyReader
     from stellwerk.isolate.workflow.run import Run
 
-
-class StepCallState(Enum):
-    IDLE = 0  # waits for the replay to end, or for a retry delay that the node counts
-    ACTIVE = 1  # asked for, executing, or reported and not delivered yet
+_decode = values.decoder(JsDict)
+_NULL = values.encode(None)
 
 
-class StepCall:
+class StepCall(msgspec.Struct, eq=False):
     """One call of a step. It is also the invocation that the step's callback belongs to (``isolate/invocation.py``):
     what it logs and calls carries these names, and making a second object for that would cost a tenth of a step."""
 
-    __slots__ = (
-        "args", "attempt", "config", "count", "delay", "fn", "future", "key", "name", "nested", "pending", "run",
-        "started_at", "state", "unread", "value", "wants_context",
-    )  # fmt: skip
+    run: Run
+    key: str
+    name: str
+    count: int
+    fn: Callable[..., Any]
+    args: dict[str, Any]
+    config: StepConfig
+    delay: Callable[..., Any] | None
+    future: asyncio.Future[Any]
+    nested: bool
+    wants_context: bool
+    active: bool = False  # asked for, executing, or reported and not delivered yet; otherwise it waits to begin
+    attempt: int = 0
+    started_at: int = 0
+    value: bytes | None = None  # the reported result, until it is delivered
+    pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
+    unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with its attempt
 
-    depth = 0
+    depth: ClassVar[int] = 0
 
-    def __init__(
-        self,
-        run: Run,
-        key: str,
-        name: str,
-        count: int,
-        fn: Callable[..., Any],
-        args: dict[str, Any],
-        config: StepConfig,
-        delay: Callable[..., Any] | None,
-        future: asyncio.Future[Any],
-        nested: bool,
-        wants_context: bool,
-    ) -> None:
-        self.run, self.key, self.name, self.count = run, key, name, count
-        self.fn, self.args, self.wants_context = fn, args, wants_context
-        self.config, self.delay = config, delay
-        self.future, self.nested = future, nested
-        self.state = StepCallState.IDLE
-        self.attempt = self.started_at = 0
-        self.value: bytes | None = None  # the reported result, until it is delivered
-        self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
-        self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with its attempt
+    def complete(self, run: Run, completion: Completion) -> None:
+        if self.active:
+            run.active -= 1
+        if self.future.done():
+            return
+        if completion.error is not None:
+            self.future.set_exception(from_error_value(completion.error))
+            return
+        value = completion.value
+        self.future.set_result(_decode((self.value or _NULL) if value is None else run.bytes_of(value)))
 
     # -- as an invocation ---------------------------------------------------------------------------------------------
 
@@ -89,12 +96,26 @@ class SleepCall:
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self.future = future
 
+    def complete(self, run: Run, completion: Completion) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
 
 class WaitCall:
     __slots__ = ("event_type", "future")
 
     def __init__(self, future: asyncio.Future[Any], event_type: str) -> None:
         self.future, self.event_type = future, event_type
+
+    def complete(self, run: Run, completion: Completion) -> None:
+        if self.future.done():
+            return
+        if completion.error is not None:
+            self.future.set_exception(from_error_value(completion.error))
+            return
+        payload = None if completion.value is None else _decode(run.bytes_of(completion.value))
+        moment = datetime.fromtimestamp(completion.at / 1000)
+        self.future.set_result(JsDict(payload=payload, timestamp=moment, type=self.event_type))
 
 
 class TimerCall:
@@ -104,6 +125,10 @@ class TimerCall:
 
     def __init__(self, handle: asyncio.TimerHandle) -> None:
         self.handle = handle
+
+    def complete(self, run: Run, completion: Completion) -> None:
+        run.timers.timer_delivered(self.handle)
+        run.loop.run_timer(self.handle)
 
 
 Call = StepCall | SleepCall | WaitCall | TimerCall

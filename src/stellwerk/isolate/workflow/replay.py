@@ -26,6 +26,7 @@ class Replay:
     def __init__(self, journal: Iterable[bytes]) -> None:
         self.cursor = ReplayCursor(map(entries.decode, journal))
         self.over = False
+        self.behind = True  # there are groups, or may be some, that the program has not seen
         self.asked: dict[str, Call] = {}  # and not answered yet
         self.counts: dict[str | tuple[str, str], int] = {}  # steps by name, everything else by kind and name
         self._let_go: set[str] = set()  # timers that the program cancelled; one may have fired at the same moment
@@ -77,11 +78,6 @@ class Replay:
 
     # -- the journal answers ------------------------------------------------------------------------------------------
 
-    @property
-    def behind(self) -> bool:
-        """Whether there are groups, or may be some, that the program has not seen."""
-        return not self.over or bool(self._backlog)
-
     def hold_back(self, group: Group) -> None:
         """A group that the node delivers before the program has caught up."""
         self._backlog.append(group)
@@ -92,7 +88,9 @@ class Replay:
         ``patient``: the program waits for the outside world, so that what it has not asked for may still come.
         """
         if self.over:
-            return self._backlog.popleft() if self._backlog else None
+            group = self._backlog.popleft()
+            self.behind = bool(self._backlog)
+            return group
         groups = self.cursor.groups
         if not groups or not self._has_asked(groups[0], patient):
             return None
@@ -105,7 +103,7 @@ class Replay:
         for key in () if patient else self.cursor.begun():
             if self._is_missing(key):
                 raise DivergenceError(divergence_text(key, self.asked, "began"))
-        self.over = True
+        self.over, self.behind = True, bool(self._backlog)
         deferred, self._deferred = self._deferred, []
         for act in deferred:
             act()

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from workers._js import JsDict
 
 from stellwerk.core.limits import STEP_OUTPUT_BYTES_MAX
 from stellwerk.core.workflow import entries, inputs
@@ -23,13 +20,12 @@ from stellwerk.core.workflow.steps import DEFAULT_CONFIG, step_limit_text
 from stellwerk.isolate.failures import (
     WorkflowFatalError,
     WorkflowInternalError,
-    from_error_value,
     is_non_retryable,
     to_error_value,
 )
 from stellwerk.isolate.logs import NOBODY, current
 from stellwerk.isolate.workflow.attempts import Attempts
-from stellwerk.isolate.workflow.calls import SleepCall, StepCall, StepCallState, TimerCall, WaitCall
+from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.isolate.workflow.loop import SpinningError, StoppedError, WorkflowLoop
 from stellwerk.isolate.workflow.replay import DivergenceError, Replay
 from stellwerk.isolate.workflow.timers import DurableTimers
@@ -75,10 +71,9 @@ class Run:
         self.start_message = start
         self.number = start.run
         self.send = send
-        self.home = asyncio.get_running_loop()  # the isolate's own loop
         self.replay = replay = Replay(start.journal)
-        self._timers = DurableTimers(start.run, replay, send)
-        self.loop = WorkflowLoop(self._timers, report_unhandled)  # type: ignore[abstract]
+        self.timers = DurableTimers(start.run, replay, send)
+        self.loop = WorkflowLoop(asyncio.get_running_loop(), self.timers, report_unhandled)  # type: ignore[abstract]
         self.loop.now_ms = start.now if replay.first_life else start.created_at
         self.stopped = False
         self.active = 0  # step calls that execute, or wait for an answer of the node that must come soon
@@ -88,7 +83,6 @@ class Run:
         self._started_steps = 0
         self._granted: dict[str, int] = {}
         self._heard = 0  # the last delivery group that the program has seen
-        self._settled = False
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._task: asyncio.Task[Any] | None = None
         self.declared: dict[str, StepFunction] = {}  # by name, for those that depend on them
@@ -112,7 +106,7 @@ class Run:
     def grant(self, message: messages.AttemptGranted) -> None:
         call = self.replay.asked.get(message.key)
         if isinstance(call, StepCall) and self.replay.over:
-            self._begin(call, message.attempt)
+            self._attempts.begin(call, message.attempt)
         else:
             self._granted[message.key] = message.attempt
 
@@ -125,7 +119,7 @@ class Run:
         self.stopped = True
         self._attempts.forget(self)
         self.replay.forget()
-        self._timers.forget()
+        self.timers.forget()
         self.declared.clear()
         self.loop.abandon()
         self._task = None
@@ -135,7 +129,6 @@ class Run:
         """Lets the program run until it has settled; then replay goes on, or the node is told what has become."""
         if self.stopped:
             return
-        self._settled = False
         try:
             self.loop.settle()
             while not self.stopped and self.replay.behind and self._catch_up():
@@ -149,23 +142,22 @@ class Run:
 
     def look_settled(self) -> None:
         """Tells the node, once, when nothing executes and everything waits for a timer or an event."""
-        if self.active or self._settled or self.stopped or self.bridged or not self.replay.over:
+        if self.active or self.stopped or self.bridged or not self.replay.over:
             return
         if not self.replay.asked:
             self._end(inputs.RunFailed(self.number, entries.ErrorValue("Error", HUNG)))
             return
-        self._settled = True
         self.send(inputs.RunSettled(self.number, self._heard))
 
     def _catch_up(self) -> bool:
         """Hands over the next group that the program has not seen, or begins live operation after the recorded ones.
-        False: the program has to hear from the outside world first, or there is nothing left."""
+        False: the program has to hear from the outside world first."""
         replay, patient = self.replay, bool(self.bridged)
         group = replay.next_group(patient=patient)
         if group is not None:
             self._hand_over(group.completions, group.at, group.number)
             return True
-        if replay.over or not replay.end(patient=patient):
+        if not replay.end(patient=patient):
             return False
         self.loop.now_ms = max(self.loop.now_ms, self.start_message.now)
         cursor = replay.cursor
@@ -183,34 +175,13 @@ class Run:
         self.loop.now_ms = at_ms
         if number:
             self._heard = number
+        asked = self.replay.asked
         for completion in completions:
-            call = self.replay.asked.pop(completion.key, None)
-            if call is None:
-                continue
-            if type(call) is StepCall and call.state is StepCallState.ACTIVE:
-                self.active -= 1
-            if isinstance(call, TimerCall):
-                self._timers.timer_delivered(call.handle)
-                self.loop.run_timer(call.handle)
-            elif not call.future.done():
-                self._resolve(call, completion)
+            call = asked.pop(completion.key, None)
+            if call is not None:
+                call.complete(self, completion)
 
-    def _resolve(self, call: StepCall | SleepCall | WaitCall, completion: Completion) -> None:
-        if completion.error is not None:
-            call.future.set_exception(from_error_value(completion.error))
-            return
-        value = completion.value
-        if type(call) is StepCall:
-            data = call.value if value is None else self._bytes(value)
-            call.future.set_result(values.decode(data or b"\xc0", mapping=JsDict))
-        elif isinstance(call, WaitCall):
-            payload = None if value is None else values.decode(self._bytes(value), mapping=JsDict)
-            moment = datetime.fromtimestamp(completion.at / 1000)
-            call.future.set_result(JsDict(payload=payload, timestamp=moment, type=call.event_type))
-        else:
-            call.future.set_result(None)
-
-    def _bytes(self, value: entries.Value) -> bytes:
+    def bytes_of(self, value: entries.Value) -> bytes:
         return value if isinstance(value, bytes) else self.start_message.blobs[value.sha256]
 
     def _program_ended(self, task: asyncio.Task[Any]) -> None:
@@ -260,7 +231,7 @@ class Run:
             raise WorkflowFatalError(step_limit_text(self._steps_max))
         self.replay.asked[key] = call
         if self._unburdened:
-            self._begin(call, 1)
+            self._attempts.begin(call, 1)
         elif key not in self.replay.cursor.results:
             self.replay.when_live(lambda: self._first_attempt(call))
         return future
@@ -273,34 +244,25 @@ class Run:
         result = self.replay.cursor.results.get(call.key)
         if result is None or not (call.nested or self.replay.over):
             return False
-        self._resolve(call, result)
+        call.complete(self, result)
         return True
 
     def _first_attempt(self, call: StepCall) -> None:
         recorded = self.replay.cursor.attempts.get(call.key)
         granted = self._granted.pop(call.key, None)
         if granted is not None:
-            self._begin(call, granted)
+            self._attempts.begin(call, granted)
         elif recorded is not None and recorded.retry_pending:
             return  # the node counts the delay and grants the attempt
         elif self.start_message.careful or recorded is not None:
-            self._activate(call)
+            call.active = True
+            self.active += 1
             attempt = 1 if recorded is None else recorded.failures + 1
             self.send(
                 inputs.StepRequested(self.number, call.key, call.name, call.count, attempt, call.config, call.nested)
             )
         else:
-            self._begin(call, 1)
-
-    def _begin(self, call: StepCall, attempt: int) -> None:
-        if call.state is StepCallState.IDLE:
-            self._activate(call)
-        self._attempts.begin(call, attempt)
-
-    def _activate(self, call: StepCall) -> None:
-        call.state = StepCallState.ACTIVE
-        self.active += 1
-        self._settled = False
+            self._attempts.begin(call, 1)
 
 
 def _encode_output(result: Any) -> bytes:

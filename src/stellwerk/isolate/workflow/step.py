@@ -12,8 +12,11 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from types import FunctionType
+from functools import partial
+from types import CodeType, FunctionType
 from typing import Any
+
+import msgspec
 
 from stellwerk.core.ids import is_event_type, is_step_name
 from stellwerk.core.limits import SLEEP_MS_MAX
@@ -27,36 +30,32 @@ from stellwerk.isolate.workflow.waits import sleep_until_ms, wait_for_event
 _MISSING: Any = object()
 
 
-_parameters: dict[Any, tuple[str, ...]] = {}
+_DEFAULT: tuple[StepConfig, None] = (DEFAULT_CONFIG, None)
+_parameters: dict[CodeType | None, tuple[str, ...]] = {}  # by code: a step in a loop is declared again and again
 _checked: set[str] = set()
 REMEMBERED_MAX = 4_096  # code objects and names that are looked at once only; then the tables start anew
 
 
-def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of a callback's parameters, remembered by its code: a step in a loop is declared again and again."""
-    # What a method is bound to, and what functools.wraps has noted, is not in the code.
-    code = fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
-    names = _parameters.get(code)
-    if names is None or code is None:
-        names = tuple(inspect.signature(fn).parameters)
-        if code is not None:
-            if len(_parameters) >= REMEMBERED_MAX:
-                _parameters.clear()
-            _parameters[code] = names
+def _read_parameters(fn: Callable[..., Any], code: CodeType | None) -> tuple[str, ...]:
+    names = tuple(inspect.signature(fn).parameters)
+    if code is not None:
+        if len(_parameters) >= REMEMBERED_MAX:
+            _parameters.clear()
+        _parameters[code] = names
     return names
 
 
-class StepFunction:
+class StepFunction(msgspec.Struct, eq=False, dict=True, weakref=True):
     """A declared step: calling it runs it, and every call is a step of its own."""
 
-    depends: Sequence[StepFunction] | None = None
-    concurrent = False
-    config: StepConfig = DEFAULT_CONFIG
-    delay: Callable[..., Any] | None = None
-
-    def __init__(self, step: WorkflowStep, name: str, fn: Callable[..., Any]) -> None:
-        self.step, self.name, self.fn = step, name, fn
-        self.names = parameters_of(fn)
+    step: WorkflowStep
+    name: str
+    fn: Callable[..., Any]
+    names: tuple[str, ...]  # of its parameters
+    depends: Sequence[StepFunction] | None
+    concurrent: bool
+    config: StepConfig
+    delay: Callable[..., Any] | None
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -92,25 +91,23 @@ class WorkflowStep:
         self, name: str | None = None, *, concurrent: bool = False, config: object = None
     ) -> Callable[[Callable[..., Any]], StepFunction]:
         """Declares a step whose parameters name the steps that it depends on."""
-        return self._decorator(name, None, concurrent, config)
+        return partial(self._declare, name, None, concurrent, config)
 
-    def _decorator(
-        self, name: str | None, depends: Any, concurrent: bool, config: object
-    ) -> Callable[[Callable[..., Any]], StepFunction]:
-        def declare(fn: Callable[..., Any]) -> StepFunction:
-            label = fn.__name__ if name is None else name
+    def _declare(
+        self, name: str | None, depends: Any, concurrent: bool, config: object, fn: Callable[..., Any]
+    ) -> StepFunction:
+        label = fn.__name__ if name is None else name
+        if label not in _checked:
             _check_name(label)
-            step = StepFunction(self, label, fn)
-            if depends is not None:
-                step.depends = depends
-            if concurrent:
-                step.concurrent = concurrent
-            if config is not None:
-                step.config, step.delay = _parse(label, config)
-            self._run.declared[label] = step
-            return step
-
-        return declare
+        # What a method is bound to, and what functools.wraps has noted, is not in the code.
+        code = fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
+        names = _parameters.get(code)
+        if names is None:
+            names = _read_parameters(fn, code)
+        parsed, delay = _DEFAULT if config is None else _parse(label, config)
+        step = StepFunction(self, label, fn, names, depends, concurrent, parsed, delay)
+        self._run.declared[label] = step
+        return step
 
     async def sleep(self, name: str, duration: object) -> None:
         """Sleeps durably. ``duration``: milliseconds, or a string such as ``"30 seconds"``; at most 365 days."""
@@ -172,7 +169,7 @@ class ListedWorkflowStep(WorkflowStep):
         self, name: str | None = None, depends: Any = None, concurrent: bool = False, config: object = None
     ) -> Callable[[Callable[..., Any]], StepFunction]:
         """Declares a step whose dependencies stand in ``depends``."""
-        return self._decorator(name, depends, concurrent, config)
+        return partial(self._declare, name, depends, concurrent, config)
 
     def _dependencies(self, step: StepFunction, wanted: list[str]) -> Sequence[StepFunction]:
         depends = step.depends
@@ -187,7 +184,7 @@ class ListedWorkflowStep(WorkflowStep):
         return depends
 
 
-def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:
+def _parse(name: str, config: object) -> tuple[StepConfig, Callable[..., Any] | None]:
     try:
         parsed = parse_config(name, config)
     except InvalidStepConfigError as error:
@@ -205,12 +202,11 @@ def _parse(name: str, config: object) -> tuple[Any, Callable[..., Any] | None]:
 def _check_name(name: str) -> None:
     if name in _checked:
         return
-    if isinstance(name, str) and is_step_name(name):
-        if len(_checked) >= REMEMBERED_MAX:
-            _checked.clear()
-        _checked.add(name)
-    else:
+    if not (isinstance(name, str) and is_step_name(name)):
         raise WorkflowFatalError(f'Step name "{name}" exceeds max length (256 chars) or invalid characters found')
+    if len(_checked) >= REMEMBERED_MAX:
+        _checked.clear()
+    _checked.add(name)
 
 
 def _moment_ms(timestamp: object) -> int:
