@@ -82,6 +82,7 @@ SOLO_ISOLATES_MAX: Final = 8  # isolates at once that each hold one suspect alon
 RUNS_LIVE_MAX: Final = 10_000  # runs held in memory; further ones stay queued
 RUNS_QUEUED_MAX: Final = 2_000_000  # CF
 PARK_AFTER_MS: Final = 1_000  # a run that waits longer than this leaves memory
+RUNNING_SHOWN_AFTER_MS: Final = 1_000  # a run that has results for so long is listed as running, no longer as queued
 INLINE_VALUE_BYTES_MAX: Final = 64 * KIB  # larger values go to content-addressed blobs
 RUN_PART_BYTES: Final = 4 * MIB  # a journal goes to an isolate in parts of this size; one frame cannot hold them all
 

@@ -59,7 +59,7 @@ class Recorder:
             return None
         live.commits += 1
         return base.Decision(
-            live.rows(out.entries), None, live.index_update(now_ms), blobs, partial(self._recorded, live, out)
+            live.rows(out.entries), None, live.index_update(now_ms, out.entries), blobs, partial(self._recorded, live, out)
         )
 
     def decide(self, live: LiveRun, incoming: Any) -> tuple[Decision, base.Decision | None]:
@@ -71,7 +71,7 @@ class Recorder:
         if not out.entries:
             return out, None
         live.commits += 1
-        return out, base.Decision(live.rows(out.entries), None, live.index_update(now_ms), blobs)
+        return out, base.Decision(live.rows(out.entries), None, live.index_update(now_ms, out.entries), blobs)
 
     def submit(self, decisions: Sequence[base.Decision | None]) -> None:
         """Joins the current group. A store that takes no more is heard by every decision."""

@@ -26,7 +26,7 @@ MIGRATIONS: Final = load_migrations(Path(__file__).with_name("migrations"))
 
 PAGE_BYTES: Final = 4096
 CHECKPOINT_PAGES: Final = 1000
-CACHE_KIB: Final = 64 * 1024
+CACHE_KIB: Final = 16 * 1024  # SQLite walks all of it once per commit; what it does not hold, the kernel does
 STATEMENTS_CACHED = 256  # one per number of rows that a group has, besides the named ones
 BUSY_TIMEOUT_MS: Final = 5_000  # only a foreign process (a backup) can hold the write lock
 WAL_FILLER_BYTES: Final = CHECKPOINT_PAGES * PAGE_BYTES
