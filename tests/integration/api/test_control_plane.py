@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import socket
 from pathlib import Path
@@ -236,7 +237,9 @@ def test_json_is_read_whatever_the_content_type_says(tmp_path: Path) -> None:
             headers = {"Content-Type": "text/plain;charset=UTF-8"}
             made = await node.result("POST", "/workflows/pipeline/instances", content=body, headers=headers)
             assert made["id"] == "a1"
-            for wrong in ("{", "[1]", '{"params": NaN}', "[" * 100_000):
+            marked = codecs.BOM_UTF8 + json.dumps({"instance_id": "a2"}).encode()
+            assert (await node.result("POST", "/workflows/pipeline/instances", content=marked))["id"] == "a2"
+            for wrong in ("{", "[1]", b"\xff\xfe{\x00}\x00", '{"params": NaN}', "[" * 100_000):
                 status, error = await node.error("POST", "/workflows/pipeline/instances", content=wrong)
                 assert (status, error["stellwerk"]["code"]) == (400, "request.invalid"), wrong[:20]
 
@@ -251,6 +254,28 @@ def test_the_store_closed_under_a_call_is_a_retryable_error(tmp_path: Path) -> N
             status, error = await node.error("GET", "/workflows")
             assert status == StorageError.http_status
             assert error["stellwerk"]["retryable"] is True
+
+    asyncio.run(scenario())
+
+
+def test_head_and_body_of_an_answer_leave_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    send = socket.socket.send
+
+    def watched(self: socket.socket, data: bytes) -> int:
+        written.append(bytes(data))
+        return send(self, data)
+
+    async def scenario() -> None:
+        async with ControlDouble(tmp_path) as node:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.server.port)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            monkeypatch.setattr(socket.socket, "send", watched)
+            answer = await asyncio.wait_for(reader.read(), 10)
+            monkeypatch.undo()
+            writer.close()
+            await writer.wait_closed()
+            assert answer.startswith(b"HTTP/1.1 200 ") and answer in written
 
     asyncio.run(scenario())
 

@@ -30,14 +30,15 @@ PREFIX = "/client/v4"
 def build_app(ports: Ports) -> ASGIApp:
     """The whole control plane over ``ports``."""
     status = NodeStatusApi(ports)
-    rooms = (IdentityApi(), WorkersApi(ports), TriggersApi(ports), WorkflowsApi(ports), InstancesApi(ports))
+    # Routes are tried one after the other, so those that programs call all day come first.
+    rooms = (InstancesApi(ports), WorkflowsApi(ports), WorkersApi(ports), TriggersApi(ports), IdentityApi())
     v4 = [route for room in rooms for route in room.routes()]
     return Starlette(
         routes=[
-            *status.open_routes(),
-            *status.routes(),
             # A redirect to the path without its slash would lose the token and the body: both forms are routes.
             Mount(PREFIX, app=Router(v4, redirect_slashes=False)),
+            *status.open_routes(),
+            *status.routes(),
         ],
         middleware=[
             Middleware(_Watch, ports=ports),

@@ -38,13 +38,17 @@ class NoRouteError(StellwerkError):
     cloudflare_code = NO_ROUTE
 
 
+_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""``json.dumps`` with options makes an encoder for each call."""
+
+
 class Json(Response):
     """JSON in UTF-8, one line."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return _render(content).encode()
 
 
 def success(

@@ -37,11 +37,11 @@ class InstancesApi:
         many = "/accounts/{account}/workflows/{workflow}/instances"
         one = many + "/{instance}"
         return [
-            Route(many, self.list_instances, methods=["GET"]),
-            Route(many + "/", self.list_instances, methods=["GET"]),  # how wrangler resolves "latest"
             Route(many, self.create, methods=["POST"]),
             Route(many + "/batch", self.create_batch, methods=["POST"]),
             Route(one, self.describe, methods=["GET"]),
+            Route(many, self.list_instances, methods=["GET"]),
+            Route(many + "/", self.list_instances, methods=["GET"]),  # how wrangler resolves "latest"
             Route(one + "/status", self.change_status, methods=["PATCH"]),
             Route(one + "/events/{event_type}", self.send_event, methods=["POST"]),
         ]

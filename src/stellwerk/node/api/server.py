@@ -10,13 +10,56 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from stellwerk.core import limits
 from stellwerk.core.errors import ConfigError
 from stellwerk.node.api.app import build_app
 from stellwerk.node.api.ports import Ports
+
+
+class _Transport(asyncio.Transport):
+    """Joins what is written in one turn of the loop: uvicorn writes the head of an answer and its body apart, and
+    uvloop sends each at once, so a client would wake up for a head alone."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes | bytearray | memoryview] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn itself
+        super().connection_made(_Transport(transport, self.loop))
 
 
 class _Server(uvicorn.Server):
@@ -50,12 +93,13 @@ class ControlServer:
         config = uvicorn.Config(
             build_app(self._ports),
             loop="none",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing asks who calls, and everybody on this machine could name another
             limit_concurrency=limits.CONTROL_CONNECTIONS_MAX,
             timeout_keep_alive=limits.KEEPALIVE_TIMEOUT_MS // 1000,
             timeout_graceful_shutdown=limits.CONTROL_STOP_MS // 1000,

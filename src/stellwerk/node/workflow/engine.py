@@ -189,13 +189,13 @@ class Engine:
         if live is not None and not live.state.terminal:
             return InstanceStatus(live.shown_status)
         stored = await self.describe(workflow, instance_id)
-        state = from_journal(map(e.decode, stored.journal))
-        return InstanceStatus(state.status, await self._bytes(state.output), state.error)
+        return await self._shown(from_journal(map(e.decode, stored.journal)))
 
-    async def _bytes(self, value: e.Value | None) -> bytes | None:
-        if not isinstance(value, e.BlobRef):
-            return value
-        return (await self.runs.store.blobs(self.runs.account_id, [value.sha256]))[value.sha256]
+    async def _shown(self, state: RunState) -> InstanceStatus:
+        output = state.output
+        if isinstance(output, e.BlobRef):
+            output = (await self.runs.store.blobs(self.runs.account_id, [output.sha256]))[output.sha256]
+        return InstanceStatus(state.status, output, state.error)
 
     async def describe(self, workflow: str, instance_id: str) -> StoredRun:
         """The instance with its journal. Raises ``InstanceNotFoundError``."""
@@ -205,17 +205,21 @@ class Engine:
         return stored
 
     async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:
-        """``status`` once the run has ended, or after ``timeout_ms`` whatever it is then. Nothing is polled."""
+        """``status`` once the run has ended, or after ``timeout_ms`` whatever it is then. Nothing is polled, and of a
+        run that ends meanwhile nothing is read but an output that lies in a blob."""
         key = (workflow, instance_id)
         waiter = self.runs.table.wait(key)
         try:
             found = await self.status(workflow, instance_id)
             if found.status in TERMINAL:
                 return found
-            await asyncio.wait([waiter], timeout=timeout_ms / 1000)
+            async with asyncio.timeout(timeout_ms / 1000):
+                ended = await waiter
+        except TimeoutError:
+            return await self.status(workflow, instance_id)
         finally:
             self.runs.table.stop_waiting(key, waiter)
-        return await self.status(workflow, instance_id)
+        return await self._shown(ended.state)
 
     # -- steer --------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ class LiveTable:
         self.runs: dict[Key, LiveRun] = {}
         self.by_number: dict[int, LiveRun] = {}  # those whose program an isolate has, or is about to get
         self._by_isolate: dict[Isolate, set[LiveRun]] = {}
-        self._waiters: dict[Key, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[Key, list[asyncio.Future[LiveRun]]] = {}
         self._next_number = 0
 
     def next_number(self) -> int:
@@ -62,13 +62,13 @@ class LiveTable:
 
     # -- who waits for the end of a run -------------------------------------------------------------------------------
 
-    def wait(self, key: Key) -> asyncio.Future[None]:
-        """A future that is done when the run ends, or is paused. ``stop_waiting`` must follow."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def wait(self, key: Key) -> asyncio.Future[LiveRun]:
+        """The run as it was when it ended, or was paused. ``stop_waiting`` must follow."""
+        waiter: asyncio.Future[LiveRun] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, []).append(waiter)
         return waiter
 
-    def stop_waiting(self, key: Key, waiter: asyncio.Future[None]) -> None:
+    def stop_waiting(self, key: Key, waiter: asyncio.Future[LiveRun]) -> None:
         waiting = self._waiters.get(key)
         if waiting is not None and waiter in waiting:
             waiting.remove(waiter)
@@ -76,7 +76,7 @@ class LiveTable:
                 del self._waiters[key]
 
     def ended(self, live: LiveRun) -> None:
-        """Tells everybody who waits."""
+        """Tells everybody who waits; what ``live`` says is on disk."""
         for waiter in self._waiters.pop(live.key, ()):
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(live)
