@@ -159,7 +159,7 @@ def latency() -> dict[str, float]:
         bare = []
         for _ in range(100):  # what the two HTTP ends alone take: a call that decides nothing
             begin = time.perf_counter()
-            node.api.get("/one").raise_for_status()
+            node.api.call("GET", "/one")
             bare.append((time.perf_counter() - begin) * 1000)
     commit = one_row_commit_ms()
     p50 = statistics.median(one)
@@ -233,12 +233,12 @@ def growth(sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> dict[str, float
 def replay() -> dict[str, float]:
     """A run of a thousand steps is parked, then woken by an event: replayed from the top."""
     with a_node() as node:
-        node.api.post("/thousand/instances", json={"instance_id": "long"}).raise_for_status()
+        node.api.call("POST", "/thousand/instances", {"instance_id": "long"})
         while node.sql("SELECT status FROM instance WHERE instance_id = 'long'") != [("waiting",)]:
             time.sleep(0.05)
         time.sleep(1.5)  # it lingers in memory for a second before it is parked
         begin = time.perf_counter()
-        node.api.post("/thousand/instances/long/events/go", json={}).raise_for_status()
+        node.api.call("POST", "/thousand/instances/long/events/go", {})
         while node.sql("SELECT status FROM instance WHERE instance_id = 'long'") != [("complete",)]:
             time.sleep(0.002)
         return {"replay_1000_ms": (time.perf_counter() - begin) * 1000}
