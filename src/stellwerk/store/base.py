@@ -9,8 +9,10 @@ and its owner drops its copy and reads again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from stellwerk.core.workflow.status import Status
 
@@ -51,14 +53,13 @@ InstanceUpdate = tuple[str, int, int | None, int | None, int | None, str, str, s
 ``started_at`` None leaves the stored one. Bound as it is."""
 
 
-@dataclass(slots=True)
-class Decision:
-    """The writes of one decision: all or nothing."""
+class Decision(msgspec.Struct):
+    """The writes of one decision: all or nothing. A struct, because a node makes one per step."""
 
-    journal: list[JournalRow] = field(default_factory=list)
+    journal: list[JournalRow] = []
     create: InstanceRow | None = None  # fails with InstanceExistsError when the id is taken
     update: InstanceUpdate | None = None
-    blobs: list[tuple[str, str, bytes]] = field(default_factory=list)  # (account_id, sha256, data)
+    blobs: list[tuple[str, str, bytes]] = []  # (account_id, sha256, data)
     done: Done | None = None
 
 

@@ -26,19 +26,16 @@ class Grant(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Decision:
+class Decision(msgspec.Struct):
     """What one or several inputs of one run lead to: entries for the journal, then actions, in this order.
 
     ``delivery`` is the number of the delivery group that ``completions`` form (0: none). ``stop`` not empty: the
     isolate has to forget the run, for this reason. ``take_up``: the run needs an isolate again.
     """
 
-    __slots__ = ("completions", "delivery", "entries", "grants", "stop", "take_up")
-
-    def __init__(self) -> None:
-        self.entries: list[AnyEntry] = []
-        self.completions: list[Completion] = []
-        self.grants: list[Grant] = []
-        self.delivery = 0
-        self.stop = ""
-        self.take_up = False
+    entries: list[AnyEntry] = []
+    completions: list[Completion] = []
+    grants: list[Grant] = []
+    delivery: int = 0
+    stop: str = ""
+    take_up: bool = False

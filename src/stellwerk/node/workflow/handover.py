@@ -111,10 +111,13 @@ class Handover:
         bytes are read first, for the isolate has no blobs but those that it was sent."""
         if live.held is not None:
             live.held.append(message)
-        elif any(type(completion.value) is e.BlobRef for completion in message.completions):
-            live.held = [message]
-            self._spawn(self._deliver_held(live, live.held))
-        elif live.isolate is not None:
+            return
+        for completion in message.completions:
+            if type(completion.value) is e.BlobRef:
+                live.held = [message]
+                self._spawn(self._deliver_held(live, live.held))
+                return
+        if live.isolate is not None:
             live.isolate.channel.send(message)
 
     async def _deliver_held(self, live: LiveRun, held: list[messages.Deliver]) -> None:

@@ -30,7 +30,7 @@ class LiveRun:
 
     __slots__ = (
         "account_id", "careful", "commits", "created", "failed_starts", "handed", "held", "incarnation", "instance_id",
-        "isolate", "journal", "number", "orphan", "place", "seq", "solo", "state", "timer_at", "traceparent",
+        "isolate", "journal", "key", "number", "orphan", "place", "seq", "solo", "state", "timer_at", "traceparent",
         "workflow", "written",
     )  # fmt: skip
 
@@ -49,6 +49,7 @@ class LiveRun:
     ) -> None:
         assert state.created is not None
         self.account_id, self.workflow, self.instance_id = account_id, workflow, instance_id
+        self.key: Key = (workflow, instance_id)
         self.incarnation, self.number = incarnation, number
         self.state, self.seq = state, seq
         self.created: e.Created = state.created
@@ -65,10 +66,6 @@ class LiveRun:
         self.commits = 0  # decisions on their way to the disk
         self.timer_at = 0  # when the timer that is set for it fires; 0: none
         self.traceparent = ""
-
-    @property
-    def key(self) -> Key:
-        return (self.workflow, self.instance_id)
 
     @property
     def version_id(self) -> str:

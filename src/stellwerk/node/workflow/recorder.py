@@ -43,12 +43,12 @@ class Recorder:
         self._account_id, self._store, self._clock, self._counters = account_id, store, clock, counters
         self._recorded, self._granted = recorded, granted
 
-    def prepare(self, live: LiveRun, batch: Sequence[Any]) -> base.Decision | None:
+    def prepare(self, live: LiveRun, batch: Sequence[Any], now_ms: int) -> base.Decision | None:
         """What inputs that arrived together lead to: one decision, one record. What the machine does not allow is
         counted and leads to nothing. None: there is nothing to record."""
         out = Decision()
         blobs: Blobs = []
-        state, now_ms = live.state, self._clock.now_ms()
+        state = live.state
         for incoming in batch:
             try:
                 advance(state, self._outsource(incoming, blobs), now_ms=now_ms, out=out)
@@ -58,9 +58,8 @@ class Recorder:
             self._granted(live, out)  # of attempts whose start is on disk already
             return None
         live.commits += 1
-        return base.Decision(
-            live.rows(out.entries), None, live.index_update(now_ms, out.entries), blobs, partial(self._recorded, live, out)
-        )
+        done = partial(self._recorded, live, out)
+        return base.Decision(live.rows(out.entries), None, live.index_update(now_ms, out.entries), blobs, done)
 
     def decide(self, live: LiveRun, incoming: Any) -> tuple[Decision, base.Decision | None]:
         """One input, whose refusal is the caller's to hear: raises what the machine raises."""

@@ -154,8 +154,8 @@ class Runs:
                 grouped[live] = [report]
             else:
                 found.append(report)
-        prepare = self.recorder.prepare
-        self.recorder.submit([prepare(live, reports) for live, reports in grouped.items()])
+        prepare, now_ms = self.recorder.prepare, self.clock.now_ms()
+        self.recorder.submit([prepare(live, reports, now_ms) for live, reports in grouped.items()])
 
     async def decide(self, live: LiveRun, incoming: Any, *, take_up: bool = True) -> None:
         """Decides on one input and returns when that is on disk. Raises what the machine or the store refuses.
@@ -188,7 +188,7 @@ class Runs:
     def _recorded(self, live: LiveRun, out: Decision, error: Exception | None, *, keep: bool = False) -> None:
         """The decision is on disk, or it is not and never was."""
         live.commits -= 1
-        if not self.table.holds(live):
+        if self.table.runs.get(live.key) is not live:
             return  # its copy was dropped meanwhile
         if error is not None:
             self._drop(live, error)
@@ -202,7 +202,8 @@ class Runs:
                 self._handover.deliver(
                     live, messages.Deliver(live.number, out.completions, out.entries[0].at, out.delivery)
                 )
-            self._send_grants(live, out)
+            if out.grants:
+                self._send_grants(live, out)
         elif live.place is Place.RUNNING:
             if not live.commits:
                 self._handover.recorded(live)
@@ -291,7 +292,7 @@ class Runs:
     def _give_up(self, live: LiveRun, error: Exception) -> None:
         """Its version cannot be started: the run ends errored, with what stopped it."""
         value = e.ErrorValue(type(error).__name__, str(error))
-        self.recorder.submit([self.recorder.prepare(live, [i.RunFailed(live.number, value)])])
+        self.recorder.submit([self.recorder.prepare(live, [i.RunFailed(live.number, value)], self.clock.now_ms())])
 
     def isolate_lost(self, isolate: Isolate, cause: str, *, crashed: bool) -> None:
         """The process of these runs has gone. After a crash of unknown culprit each gets an isolate of its own."""
@@ -304,14 +305,14 @@ class Runs:
             isolate.end()
             self.dispatcher.left(live.workflow, solo=live.solo)
             self.counters.runs_interrupted += 1
-            decisions.append(self.recorder.prepare(live, [i.Interrupted(cause)]))
+            decisions.append(self.recorder.prepare(live, [i.Interrupted(cause)], self.clock.now_ms()))
             live.careful = True
             live.solo = live.solo or crashed
             live.state.requested.clear()
         self.recorder.submit(decisions)
 
     def _fire(self, live: LiveRun) -> None:
-        decision = self.recorder.prepare(live, [i.TimerFired()])
+        decision = self.recorder.prepare(live, [i.TimerFired()], self.clock.now_ms())
         if decision is not None:
             self.recorder.submit([decision])
         elif (due := live.state.next_due()) is not None and live.place is not Place.IDLE:

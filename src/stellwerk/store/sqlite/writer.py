@@ -40,7 +40,8 @@ class Command:
     """A rare write that is no decision about a run, and answers something: the deployment room's."""
 
     message: messages.Command
-    done: Callable[[Any, StellwerkError | None], None]
+    done: Done | None = None
+    result: Any = None  # when ``done`` is called without an error
 
 
 class Writer:
@@ -88,16 +89,18 @@ class Writer:
     def call(self, message: messages.Command) -> asyncio.Future[Any]:
         """Sends a command; the future has its answer once it is on disk."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        command = Command(message)
 
-        def done(result: Any, error: StellwerkError | None) -> None:
+        def done(error: Exception | None) -> None:
             if future.done():
                 return
             if error is None:
-                future.set_result(result)
+                future.set_result(command.result)
             else:
                 future.set_exception(error)
 
-        self.submit([Command(message, done)])
+        command.done = done
+        self.submit([command])
         return future
 
     async def close(self) -> None:
@@ -121,7 +124,7 @@ class Writer:
         self._life = None
         left, self._unanswered = self._unanswered, deque()
         for write in left:
-            self._tell(write, None, _lost(f"ended ({life.process.returncode})"))
+            self._tell(write, _lost(f"ended ({life.process.returncode})"))
         if self._closed is not None:
             if not self._closed.done():
                 self._closed.set_result(None)
@@ -141,22 +144,22 @@ class Writer:
             self.commits += 1
             if self._on_commit is not None:
                 self._on_commit(outcome.commit_ms)
-        failed, failures, results = outcome.failed, outcome.failures, outcome.results
-        if failed is None and not failures and not results:
+        for place, result in outcome.results.items():
+            cast(Command, group[place]).result = result
+        failed, failures = outcome.failed, outcome.failures
+        if failed is None and not failures:
             for write in group:
-                self._tell(write, None, None)
+                self._tell(write, None)
             return
         for place, write in enumerate(group):
             found = failed or failures.get(place)
-            self._tell(write, results.get(place), None if found is None else messages.exception(found))
+            self._tell(write, None if found is None else messages.exception(found))
 
-    def _tell(self, write: Decision | Command, result: Any, error: StellwerkError | None) -> None:
+    def _tell(self, write: Decision | Command, error: StellwerkError | None) -> None:
         """One owner that raises does not keep the others from hearing."""
         try:
-            if type(write) is Command:
-                write.done(result, error)
-            elif write.done is not None:
-                cast(Done, write.done)(error)
+            if write.done is not None:
+                write.done(error)
         except Exception as raised:
             self._loop.call_exception_handler(
                 {"message": "the owner of a stored decision failed when told", "exception": raised}
