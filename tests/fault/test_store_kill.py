@@ -109,13 +109,14 @@ async def outcome_of_waves(store: SqliteStore, waves: int) -> tuple[set[int], se
 
 
 async def written_again(store: SqliteStore) -> None:
-    """Until another process writes. Each round is a decision of its own that is refused or waits for the disk."""
+    """Until another process writes. Each round is a decision that is refused, or waits for the disk; the wait is
+    bounded by the pause before another process is started."""
     while True:
         try:
             await record(store, Decision())
             return
         except StorageError:
-            await asyncio.sleep(0.01)  # bounded: by the pause before another process is started
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.anyio

@@ -1,4 +1,5 @@
-"""The committer: writes groups over the one connection that writes, and replaces it when a commit has failed.
+"""The committer: writes groups over the one connection that writes, and replaces it when a commit has failed. ``serve``
+is what the writing process does all its life (``writer_process.py`` starts it).
 
 After a failed commit nobody knows what reached the disk, and a second fsync that succeeds proves nothing about the
 first. So nothing of the group is acknowledged, the connection is thrown away, and the next group starts on a new one.
@@ -6,11 +7,13 @@ first. So nothing of the group is acknowledged, the connection is thrown away, a
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import apsw
 
@@ -18,7 +21,19 @@ from stellwerk.core import limits
 from stellwerk.core.errors import StellwerkError, StorageError
 from stellwerk.store.sqlite.connection import reopen_writer
 from stellwerk.store.sqlite.group import GroupWriter
-from stellwerk.store.sqlite.messages import FencedError, Outcome, Record, Write, failure
+from stellwerk.store.sqlite.messages import (
+    FencedError,
+    FrameReader,
+    Outcome,
+    Record,
+    Write,
+    decode_writes,
+    encode,
+    failure,
+    frame,
+)
+
+READ_BYTES: Final = 1024 * 1024  # of one read; the kernel's buffer between the two processes holds less
 
 
 class Committer:
@@ -87,3 +102,27 @@ def next_group(backlog: deque[Write]) -> list[Write]:
     group = list(backlog)
     backlog.clear()
     return group
+
+
+def serve(channel: socket.socket, database: str, *, epoch: int) -> None:
+    """Until the node closes its end, and all that it had sent is on disk."""
+    committer = Committer(Path(database), epoch=epoch)
+    committer.open()
+    frames, backlog = FrameReader(), deque[Write]()
+    more = True
+    while more or backlog:
+        while more and len(backlog) < limits.GROUP_ROWS_MAX:
+            try:
+                data = channel.recv(READ_BYTES, socket.MSG_DONTWAIT if backlog else 0)
+            except BlockingIOError:
+                break
+            more = bool(data)
+            for content in frames.feed(data):
+                backlog.extend(decode_writes(content))
+        if backlog:
+            outcome = committer.commit(next_group(backlog))
+            try:
+                channel.sendall(frame(encode(outcome)))
+            except BrokenPipeError:  # the node has gone: nobody is told, and nothing more may be written for it
+                break
+    committer.close()

@@ -11,44 +11,11 @@ commits; nobody is told, and a new node waits on ``alive`` until this process is
 Started with ``-I -S``: no site-packages, no PYTHON* variables, and no import of ours before ``sys.path`` is set.
 """
 
+import importlib
 import json
 import signal
 import socket
 import sys
-from collections import deque
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from stellwerk.store.sqlite.committer import Committer
-    from stellwerk.store.sqlite.messages import Write
-
-READ_BYTES: Final = 1024 * 1024  # of one read; the kernel's buffer between the two holds less
-
-
-def serve(channel: socket.socket, committer: "Committer") -> None:
-    """Until the node closes its end."""
-    from stellwerk.core import limits
-    from stellwerk.store.sqlite import messages
-    from stellwerk.store.sqlite.committer import next_group
-
-    frames, backlog = messages.FrameReader(), deque["Write"]()
-    more = True
-    while more or backlog:
-        while more and len(backlog) < limits.GROUP_ROWS_MAX:
-            try:
-                data = channel.recv(READ_BYTES, socket.MSG_DONTWAIT if backlog else 0)
-            except BlockingIOError:
-                break
-            more = bool(data)
-            for content in frames.feed(data):
-                backlog.extend(messages.decode_writes(content))
-        if backlog:
-            outcome = committer.commit(next_group(backlog))
-            try:
-                channel.sendall(messages.frame(messages.encode(outcome)))
-            except BrokenPipeError:  # the node has gone: nobody is told, and nothing more may be written for it
-                return
 
 
 def main(arguments: list[str]) -> int:
@@ -57,15 +24,11 @@ def main(arguments: list[str]) -> int:
         return 64
     descriptor, database, epoch, paths = arguments
     sys.path[:0] = json.loads(paths)
-    from stellwerk.store.sqlite.committer import Committer
-
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the node, which then closes the store
         signal.signal(number, signal.SIG_IGN)
-    committer = Committer(Path(database), epoch=int(epoch))
-    committer.open()
+    committer = importlib.import_module("stellwerk.store.sqlite.committer")
     with socket.socket(fileno=int(descriptor)) as channel:
-        serve(channel, committer)
-        committer.close()
+        committer.serve(channel, database, epoch=int(epoch))
     return 0
 
 
