@@ -123,7 +123,7 @@ class Node:
     def _ports(self, folder: StateFolder, store: SqliteStore) -> Ports:
         gauges = Gauges(isolates=self._isolates_by_status, queues=lambda: {"runs": self.engine.runs.dispatcher.queued})
         gauges.ingress = self.ingress
-        gauges.counted.append(("runs", self.engine.counters))
+        gauges.counted += [("runs", self.engine.counters), ("isolates", self.pool.counters)]
         return Ports(
             deployments=self.deployments,
             engine=self.engine,

@@ -83,6 +83,7 @@ def test_log_messages_and_dropped_counts_reach_the_log(tmp_path: Path) -> None:
             await ears.ask(isolate, "log")
             assert (ears.logs[0][1].at, ears.logs[0][1].text) == (7, "hello")
             assert "2 log records were dropped" in ears.texts("stellwerk")
+            assert pool.counters.log_dropped == 2
 
     run(main)
 

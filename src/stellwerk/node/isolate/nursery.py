@@ -35,6 +35,15 @@ class Keeper(Protocol):
     def ended(self, isolate: Isolate, cause: str) -> None: ...
 
 
+class IsolateCounters:
+    """Exported as ``stellwerk_isolates_<name>_total``."""
+
+    __slots__ = ("log_dropped",)
+
+    def __init__(self) -> None:
+        self.log_dropped = 0  # records that isolates threw away because their channel did not keep up
+
+
 class Nursery:
     """All isolates, and the zygote they come from. Is the ``Owner`` of each isolate."""
 
@@ -53,6 +62,7 @@ class Nursery:
         self.said, self.logged = said, logged
         self.pressed, self.roomy, self.severed = keeper.pressed, keeper.roomy, keeper.severed
         self._keeper = keeper
+        self.counters = IsolateCounters()
         self.zygote = Zygote(settings.zygote, alive=state / "alive", on_exit=self._reaped, on_lost=self._zygote_lost)
         self.isolates: dict[int, Isolate] = {}
         self._starts: dict[int, asyncio.Future[None]] = {}  # of isolates that have not said Ready yet
@@ -146,6 +156,11 @@ class Nursery:
         record = LogRecord(at=self._clock.now_ms(), level="error", text=str(error), logger="stellwerk", stack=stack)
         self.logged(isolate, record)
         self._fail(isolate, error)
+
+    def dropped(self, isolate: Isolate, records: int) -> None:
+        self.counters.log_dropped += records
+        text = f"{records} log records were dropped: more came than could be sent."
+        self.noted(isolate, text, logger="stellwerk")
 
     def noted(self, isolate: Isolate, text: str, *, logger: str) -> None:
         self.logged(isolate, LogRecord(at=self._clock.now_ms(), level="warn", text=text, logger=logger))

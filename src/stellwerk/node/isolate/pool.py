@@ -23,7 +23,7 @@ from stellwerk.core.isolate import capacity
 from stellwerk.core.isolate.machine import Status
 from stellwerk.node.clock import Clock
 from stellwerk.node.deployment.version import LoadedVersion
-from stellwerk.node.isolate.nursery import Nursery, is_live
+from stellwerk.node.isolate.nursery import IsolateCounters, Nursery, is_live
 from stellwerk.node.isolate.process import EndOfTurn, Isolate
 from stellwerk.node.isolate.settings import PoolSettings
 from stellwerk.node.isolate.sweeper import Sweeper
@@ -102,6 +102,10 @@ class Pool:
     def started(self) -> asyncio.Event:
         """Set while isolates can be made. An ``acquire`` before that just waits."""
         return self._nursery.zygote.started
+
+    @property
+    def counters(self) -> IsolateCounters:
+        return self._nursery.counters
 
     @property
     def zygote_pid(self) -> int | None:

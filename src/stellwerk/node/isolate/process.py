@@ -58,6 +58,9 @@ class Owner(Protocol):
 
     def logged(self, isolate: Isolate, record: LogRecord) -> None: ...
 
+    def dropped(self, isolate: Isolate, records: int) -> None:
+        """So many log records the isolate had to throw away."""
+
     def noted(self, isolate: Isolate, text: str, *, logger: str) -> None:
         """A warning of ours, or raw output, for the Worker's log."""
 
@@ -254,8 +257,7 @@ class Isolate:
             for record in message.records:
                 self._owner.logged(self, record)
             if message.dropped:
-                text = f"{message.dropped} log records were dropped: more came than could be sent."
-                self._owner.noted(self, text, logger="stellwerk")
+                self._owner.dropped(self, message.dropped)
         elif self.status is not Status.STARTING:
             self._move(Input.BOOTED if isinstance(message, messages.Ready) else Input.REFUSED)
         elif isinstance(message, messages.BootFailed):
