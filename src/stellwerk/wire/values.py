@@ -88,7 +88,10 @@ def encode(value: Any, *, size_max: int | None = None) -> bytes:
     Raises ``NotSerialisableError`` (a ``TypeError``) for what cannot be sent, as Cloudflare's RPC does, and
     ``ValueTooLargeError`` (a ``ValueError``). The value itself is never changed.
     """
-    if type(value) not in _AS_THEY_ARE:
+    kind = type(value)
+    if kind is dict:
+        value = _prepared_dict(value, 0)
+    elif kind not in _AS_THEY_ARE:
         value = _prepared(value, 0)
     try:
         data = _pack(value)
@@ -129,11 +132,13 @@ def _prepared_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
         raise _too_deep()
     changed = None
     for key, item in value.items():
-        new = item if type(item) in _AS_THEY_ARE else _prepared(item, depth + 1)
-        if new is item and type(key) is str:
-            continue
         if type(key) is not str:
             return _rekeyed(value, depth)
+        if type(item) in _AS_THEY_ARE:
+            continue
+        new = _prepared(item, depth + 1)
+        if new is item:
+            continue
         if changed is None:
             changed = dict(value)
         changed[key] = new

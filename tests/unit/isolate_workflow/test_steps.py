@@ -95,6 +95,32 @@ def test_a_plain_function_and_an_awaitable_are_steps_too() -> None:
     assert list(end.results) == ["do:plain-1", "do:later-1"]
 
 
+def test_each_attempt_is_a_task_of_the_isolates_own_loop_that_has_the_name_of_its_step() -> None:
+    seen: list[Any] = []
+
+    async def program(step: Any) -> Any:
+        @step.do("charge")
+        async def charge(ctx: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            seen.append((task.get_name(), asyncio.get_running_loop(), task.get_loop()))
+            try:
+                async with asyncio.timeout(0):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                return ctx.attempt
+
+        return await charge()
+
+    async def main() -> None:
+        end = await LittleNode(program=program, journal=a_journal()).live()
+        assert end.output == 1
+        home = asyncio.get_running_loop()
+        assert seen == [("do:charge-1", home, home)]
+
+    asyncio.run(main())
+
+
 def test_the_same_name_twice_is_two_steps_and_in_call_order() -> None:
     async def program(step: Any) -> Any:
         seen = []

@@ -50,6 +50,8 @@ class ReplayCursor:
 
     def _read(self, entry: e.AnyEntry) -> None:
         match entry:
+            case e.Created():  # in every journal, and often alone
+                pass
             case e.StepSucceeded():
                 self._ended(Completion(entry.key, entry.value), entry.delivery, entry.at)
             case e.StepErrored() | e.WaitTimedOut():

@@ -33,9 +33,12 @@ if TYPE_CHECKING:
 ANNOUNCE_AFTER_MS = 20
 SWEEP_S = 0.02
 
+_Task = asyncio.Task
+_time_ns = time.time_ns
+
 
 def now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return _time_ns() // 1_000_000
 
 
 class Attempts:
@@ -44,7 +47,7 @@ class Attempts:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._executing: dict[StepCall, asyncio.Task[None]] = {}
-        self._announced: set[StepCall] = set()
+        self._announced: dict[StepCall, int] = {}  # to the node, because they last; with their time-outs
         self._unwatched: set[asyncio.Task[None]] = set()  # of attempts that are over; asyncio keeps no task alive
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -54,18 +57,19 @@ class Attempts:
             call.active = True
             call.run.active += 1
         call.attempt = attempt
-        call.started_at = time.time_ns() // 1_000_000
-        self._executing[call] = self._loop.create_task(self._execute(call, attempt))
+        call.started_at = _time_ns() // 1_000_000
+        # Not by the loop's create_task, which makes up a name first: this one tells what the task is.
+        self._executing[call] = _Task(self._execute(call, attempt), loop=self._loop, name=call.key)
         if self._sweep is None:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_around)
 
     async def _execute(self, call: StepCall, attempt: int) -> None:
         current.set(call)  # type: ignore[arg-type]
         try:
+            args = call.args
             if call.wants_context:
-                result = call.fn(**dict(call.args, ctx=step_context(call, attempt)))
-            else:
-                result = call.fn(**call.args)
+                args = dict(args, ctx=step_context(call, attempt))
+            result = call.fn(**args) if args else call.fn()
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 result = await result
             value = _encode_result(call, result)
@@ -84,11 +88,10 @@ class Attempts:
 
     def _is_over(self, call: StepCall, attempt: int) -> bool:
         """Books the end of an attempt. False: it has timed out, or the run has left: nobody wants its result."""
-        if call.attempt != attempt or call not in self._executing:
+        if call.attempt != attempt or self._executing.pop(call, None) is None:
             return False
-        del self._executing[call]
         if self._announced:
-            self._announced.discard(call)
+            self._announced.pop(call, None)
         if call.unread is not None and call.pending is None:
             close_unread(call.unread)
         return not call.run.stopped
@@ -123,10 +126,10 @@ class Attempts:
 
     def forget(self, run: Run) -> None:
         """The run leaves this isolate: its attempts are cancelled and report nothing."""
-        if not self._executing:
+        if not run.active:  # as nearly always: what executes is active, and the others' attempts need no look
             return
         for call in [call for call in self._executing if call.run is run]:
-            self._announced.discard(call)
+            self._announced.pop(call, None)
             self._executing.pop(call).cancel()
 
     def _look_around(self) -> None:
@@ -137,15 +140,15 @@ class Attempts:
             if lasted_ms < ANNOUNCE_AFTER_MS:
                 continue
             run = call.run
-            if call not in self._announced:
-                self._announced.add(call)
+            timeout_ms = self._announced.get(call)
+            if timeout_ms is None:
+                timeout_ms = self._announced[call] = call.config.timeout_ms
                 run.send(
                     inputs.StepStarted(
                         run.number, call.key, call.name, call.count, call.attempt, call.started_at,
                         None if call.config is DEFAULT_CONFIG else call.config, call.nested,
                     )
                 )  # fmt: skip
-            timeout_ms = call.config.timeout_ms
             if lasted_ms >= timeout_ms and self._is_over(call, call.attempt):
                 self._let_go_on(task)
                 text = f"Execution timed out after {timeout_ms}ms"

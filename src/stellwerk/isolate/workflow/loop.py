@@ -81,26 +81,29 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._on_unhandled = on_unhandled
         self._tasks: set[ref[asyncio.Task[Any]]] = set()
         self.now_ms = 0
+        self.settling = False  # workflow code runs right now, and no other code of this thread
         self.closed = False
 
     def settle(self) -> None:
         """Runs callbacks until none is left. Raises ``SpinningError`` when that never happens."""
         ready = self._ready
-        _set_running(self)
         left = SETTLE_CALLBACKS_MAX
+        self.settling = True
+        _set_running(self)
         try:
             while ready:
                 handle = ready.popleft()
-                if not handle.is_cancelled:
-                    try:
-                        if handle.context is None:
-                            handle.callback(*handle.args)
-                        else:
-                            handle.context.run(handle.callback, *handle.args)
-                    except (SystemExit, KeyboardInterrupt):
-                        pass  # raised by a task, which has ended with it: no reason to end the isolate
-                    except BaseException as error:
-                        self.call_exception_handler({"message": "Exception in a callback", "exception": error})
+                try:
+                    if handle.is_cancelled:
+                        pass
+                    elif handle.context is None:
+                        handle.callback(*handle.args)
+                    else:
+                        handle.context.run(handle.callback, *handle.args)
+                except (SystemExit, KeyboardInterrupt):
+                    pass  # raised by a task, which has ended with it: no reason to end the isolate
+                except BaseException as error:
+                    self.call_exception_handler({"message": "Exception in a callback", "exception": error})
                 left -= 1
                 if not left:
                     raise SpinningError(
@@ -109,6 +112,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                     )
         finally:
             _set_running(self.home)
+            self.settling = False
 
     def abandon(self) -> None:
         """Closes what has not ended, here and now. Left to the garbage collector, the ``finally`` of a program would
@@ -177,8 +181,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.add(ref(task, self._tasks.discard))
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)  # False, told without a call into Python: each future asks
 
     def is_running(self) -> bool:
         return True

@@ -45,7 +45,7 @@ UNHANDLED_NON_RETRYABLE = (  # Cloudflare's, until the date of workflows_preserv
     "The execution of the Workflow instance was terminated, as a step threw an NonRetryableError and it was not handled"
 )
 
-_running_loop = asyncio._get_running_loop
+_Future = asyncio.Future
 
 
 def _place_of_nested(name: str) -> str:
@@ -127,21 +127,20 @@ class Run:
 
     def go_on(self) -> None:
         """Lets the program run until it has settled; then replay goes on, or the node is told what has become."""
-        if self.stopped:
-            return
         try:
             self.loop.settle()
-            while not self.stopped and self.replay.behind and self._catch_up():
+            while self.replay.behind and not self.stopped and self._catch_up():
                 self.loop.settle()
         except SpinningError as error:
             self._end(inputs.RunFailed(self.number, to_error_value(error)))
         except DivergenceError as error:
             self._end(inputs.RunDiverged(self.number, str(error)))
         else:
-            self.look_settled()
+            if not self.active:
+                self.look_settled()
 
     def look_settled(self) -> None:
-        """Tells the node, once, when nothing executes and everything waits for a timer or an event."""
+        """Tells the node when nothing executes and everything waits for a timer or an event."""
         if self.active or self.stopped or self.bridged or not self.replay.over:
             return
         if not self.replay.asked:
@@ -214,26 +213,26 @@ class Run:
         if self.stopped:
             raise StoppedError
         name = place = step.name
-        loop: Any = _running_loop()
-        nested = loop is not self.loop
+        loop: Any = self.loop
+        nested = not loop.settling
         if nested:
-            place = _place_of_nested(name)
-        counts = self.replay.counts
-        count = counts.get(place, 0) + 1
-        counts[place] = count
+            loop, place = asyncio.get_running_loop(), _place_of_nested(name)
+        replay = self.replay
+        count = replay.counts[place] = replay.counts.get(place, 0) + 1
         key = f"do:{place}-{count}"
-        future: asyncio.Future[Any] = asyncio.Future(loop=loop)
+        future: asyncio.Future[Any] = _Future(loop=loop)
         call = StepCall(self, key, name, count, step.fn, args, step.config, step.delay, future, nested, wants_context)
-        if not self._unburdened and self._remember(call):
+        unburdened = self._unburdened
+        if not unburdened and self._remember(call):
             return future
         self._started_steps += 1
         if self._started_steps > self._steps_max:
             raise WorkflowFatalError(step_limit_text(self._steps_max))
-        self.replay.asked[key] = call
-        if self._unburdened:
+        replay.asked[key] = call
+        if unburdened:
             self._attempts.begin(call, 1)
-        elif key not in self.replay.cursor.results:
-            self.replay.when_live(lambda: self._first_attempt(call))
+        elif key not in replay.cursor.results:
+            replay.when_live(lambda: self._first_attempt(call))
         return future
 
     def _remember(self, call: StepCall) -> bool:
