@@ -66,10 +66,10 @@ class Attempts:
     async def _execute(self, call: StepCall, attempt: int) -> None:
         current.set(call)  # type: ignore[arg-type]
         try:
-            args = call.args
+            fn, args = call.fn, call.args
             if call.wants_context:
                 args = dict(args, ctx=step_context(call, attempt))
-            result = call.fn(**args) if args else call.fn()
+            result = fn(**args) if args else fn()
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 result = await result
             value = _encode_result(call, result)

@@ -91,23 +91,7 @@ class WorkflowStep:
         self, name: str | None = None, *, concurrent: bool = False, config: object = None
     ) -> Callable[[Callable[..., Any]], StepFunction]:
         """Declares a step whose parameters name the steps that it depends on."""
-        return partial(self._declare, name, None, concurrent, config)
-
-    def _declare(
-        self, name: str | None, depends: Any, concurrent: bool, config: object, fn: Callable[..., Any]
-    ) -> StepFunction:
-        label = fn.__name__ if name is None else name
-        if label not in _checked:
-            _check_name(label)
-        # What a method is bound to, and what functools.wraps has noted, is not in the code.
-        code = fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
-        names = _parameters.get(code)
-        if names is None:
-            names = _read_parameters(fn, code)
-        parsed, delay = _DEFAULT if config is None else _parse(label, config)
-        step = StepFunction(self, label, fn, names, depends, concurrent, parsed, delay)
-        self._run.declared[label] = step
-        return step
+        return partial(_declare, self, name, None, concurrent, config)
 
     async def sleep(self, name: str, duration: object) -> None:
         """Sleeps durably. ``duration``: milliseconds, or a string such as ``"30 seconds"``; at most 365 days."""
@@ -169,7 +153,7 @@ class ListedWorkflowStep(WorkflowStep):
         self, name: str | None = None, depends: Any = None, concurrent: bool = False, config: object = None
     ) -> Callable[[Callable[..., Any]], StepFunction]:
         """Declares a step whose dependencies stand in ``depends``."""
-        return partial(self._declare, name, depends, concurrent, config)
+        return partial(_declare, self, name, depends, concurrent, config)
 
     def _dependencies(self, step: StepFunction, wanted: list[str]) -> Sequence[StepFunction]:
         depends = step.depends
@@ -182,6 +166,22 @@ class ListedWorkflowStep(WorkflowStep):
                 f"Step declares {len(wanted)} non-ctx parameter(s) but 'depends' has {len(depends)} item(s)"
             )
         return depends
+
+
+def _declare(
+    step: WorkflowStep, name: str | None, depends: Any, concurrent: bool, config: object, fn: Callable[..., Any]
+) -> StepFunction:
+    label = fn.__name__ if name is None else name
+    if label not in _checked:
+        _check_name(label)
+    # What a method is bound to, and what functools.wraps has noted, is not in the code.
+    code = fn.__code__ if type(fn) is FunctionType and not fn.__dict__ else None
+    names = _parameters.get(code)
+    if names is None:
+        names = _read_parameters(fn, code)
+    parsed, delay = _DEFAULT if config is None else _parse(label, config)
+    declared = step._run.declared[label] = StepFunction(step, label, fn, names, depends, concurrent, parsed, delay)
+    return declared
 
 
 def _parse(name: str, config: object) -> tuple[StepConfig, Callable[..., Any] | None]:
