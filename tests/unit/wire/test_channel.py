@@ -8,7 +8,8 @@ from typing import Any
 
 from stellwerk.core.limits import MIB
 from stellwerk.wire import isolate as messages
-from stellwerk.wire.channel import Channel
+from stellwerk.wire.channel import BUSY_TURNS, MESSAGES_JOINED_MAX, Channel
+from stellwerk.wire.frames import FrameReader
 
 DEADLINE_S = 20
 
@@ -74,3 +75,61 @@ def test_a_message_that_is_too_large_by_itself_ends_the_channel_of_who_made_it()
         await ends.until(lambda: len(ends.lost) == 2)
 
     asyncio.run(main())
+
+
+class Turns:
+    """A channel on a transport that notes how many messages each write carries. The test ends the turns itself."""
+
+    def __init__(self) -> None:
+        self.writes: list[int] = []
+        self.flush: Any = None
+        self.channel = Channel(lambda channel, batch: None, lambda channel, error: None, self._soon)
+        self.channel.connection_made(self)  # type: ignore[arg-type]
+
+    def _soon(self, flush: Any) -> None:
+        self.flush = flush
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        ((_, content),) = FrameReader().feed(data)
+        self.writes.append(len(messages.decode_batch(content)))
+
+    def turn(self, count: int) -> list[int]:
+        """Sends so many in one turn; how they were joined."""
+        self.writes.clear()
+        for run in range(count):
+            self.channel.send(messages.RunStop(run, "over"))
+        self.flush()
+        return list(self.writes)
+
+
+def test_a_lone_message_goes_at_once() -> None:
+    turns = Turns()
+
+    turns.channel.send(messages.RunStop(1, "over"))
+
+    assert turns.writes == [1]
+
+
+def test_when_turns_bring_many_the_first_waits_for_the_others_and_few_turns_with_one_do_not_change_that() -> None:
+    turns = Turns()
+
+    assert turns.turn(10) == [1, 9]
+    assert turns.turn(10) == [10]
+    assert [turns.turn(1) for _ in range(BUSY_TURNS - 1)] == [[1]] * (BUSY_TURNS - 1)
+    assert turns.turn(10) == [10]
+    assert [turns.turn(1) for _ in range(BUSY_TURNS)] == [[1]] * BUSY_TURNS
+    assert turns.turn(10) == [1, 9]
+
+
+def test_so_many_as_are_joined_go_before_the_turn_has_ended() -> None:
+    turns = Turns()
+    turns.turn(10)
+    turns.writes.clear()
+
+    for run in range(MESSAGES_JOINED_MAX):
+        turns.channel.send(messages.RunStop(run, "over"))
+
+    assert turns.writes == [MESSAGES_JOINED_MAX]
