@@ -35,6 +35,7 @@ BODY_CHUNK_BYTES: Final = 64 * KIB  # measured: larger chunks gain nothing, smal
 INLINE_BODY_BYTES_MAX: Final = 64 * KIB  # a body that fits rides in the frame of its head
 STREAM_CREDIT_BYTES: Final = 256 * KIB  # what a sender may have under way per stream
 RPC_VALUE_BYTES_MAX: Final = 32 * MIB  # CF: 32 MiB per RPC message
+RPC_STUBS_PER_ISOLATE_MAX: Final = 10_000  # that one holds, and that it has given away: ten for each invocation in it
 VALUE_DEPTH_MAX: Final = 200  # nesting of a value; deeper is refused instead of exhausting the stack
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -49,6 +50,7 @@ ISOLATES_PER_VERSION_MAX: Final = 4  # more than cores only helps code that bloc
 ISOLATES_MAX: Final = 500  # about 2.5 to 8 MiB each
 ISOLATE_DRAIN_MS: Final = 30_000  # a replaced isolate may finish what it has for so long
 INVOCATIONS_PER_ISOLATE_MAX: Final = 1_000  # past it an invocation waits for another isolate
+STUB_CALL_LOAD_MAX: Final = 2_000  # a stub's call cannot go to another isolate: it finds room where an invocation waits
 ISOLATE_LOAD_SCALE_UP: Final = 100  # when each isolate of a version has this much, another one is started
 ISOLATE_WAITERS_MAX: Final = 10_000  # invocations of one version that wait for an isolate
 ISOLATE_OPEN_FILES_MAX: Final = 1024  # RLIMIT_NOFILE of an isolate

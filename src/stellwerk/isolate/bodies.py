@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from stellwerk.core.limits import BODY_CHUNK_BYTES, STREAM_CREDIT_BYTES
+from stellwerk.isolate.invocation import Booked
 from stellwerk.wire import isolate as messages
 from stellwerk.wire.channel import Channel
 
@@ -77,10 +78,10 @@ class BodyReader:
             self._channel.send(messages.Credit(self._call, dropped))
 
 
-def close_unread(unread: list[BodyReader] | None) -> None:
-    """The end of those who asked for these bodies is the end of the bodies."""
-    for reader in unread or ():
-        reader.close()
+def close_unread(unread: Sequence[Booked] | None) -> None:
+    """The end of those who asked for these is their end."""
+    for booked in unread or ():
+        booked.close()
 
 
 class BodyWriter:

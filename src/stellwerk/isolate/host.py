@@ -18,6 +18,7 @@ from stellwerk.isolate.http_client import DirectConnect, HttpClient
 from stellwerk.isolate.invocation import NOBODY, Invocation
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.outgoing import OutgoingCalls
+from stellwerk.isolate.stubs import HeldStub, Packing, Stubs, received
 from stellwerk.isolate.workflow.bridge import BridgedBody, bridge
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
@@ -29,12 +30,13 @@ class IsolateHost:
     def __init__(
         self,
         outgoing: OutgoingCalls,
+        stubs: Stubs,
         boot: messages.Boot,
         flags: frozenset[str],
         emit: Callable[[str, str, str], None],
     ) -> None:
         makers: dict[str, Callable[[str], Any]] = {"service": ServiceRef, "workflow": WorkflowRef}
-        self._outgoing, self._flags, self._emit = outgoing, flags, emit
+        self._outgoing, self._stubs, self._flags, self._emit = outgoing, stubs, flags, emit
         self._loop = asyncio.get_running_loop()
         self._env = {b.name: makers[b.kind](b.name) if b.kind in makers else b.value for b in boot.bindings}
         self._http: HttpClient | None = None
@@ -68,16 +70,44 @@ class IsolateHost:
 
     async def service_rpc(self, binding: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         invocation = self._invocation()
-        data = values.encode([args, kwargs], size_max=RPC_VALUE_BYTES_MAX)
+        packing = Packing(self._stubs, invocation)
+        data = packing.encode([args, kwargs])
         self._check_depth(invocation)
         depth, request_id = invocation.depth + 1, invocation.invocation
-        result = await self._on_real_loop(
-            self._outgoing.call(
-                lambda call: messages.RpcCall(
-                    call, binding, method, data, invocation.traceparent, depth, invocation.scope, request_id=request_id
-                )
-            )
-        )
+        calling = self._called(
+            lambda call: messages.RpcCall(
+                call, binding, method, data, invocation.traceparent, depth, invocation.scope,
+                request_id=request_id, stubs=packing.numbers,
+            ),
+            invocation,
+        )  # fmt: skip
+        return await self._on_real_loop(calling)
+
+    def received_stub(self, place: int) -> HeldStub:
+        return received(place)
+
+    async def stub_rpc(self, stub: Any, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        held: HeldStub = stub
+        held.check()
+        invocation = self._invocation()
+        self._check_depth(invocation)
+        packing = Packing(self._stubs, invocation)
+        data = packing.encode([args, kwargs])
+        depth, request_id = invocation.depth + 1, invocation.invocation
+        calling = self._called(
+            lambda call: messages.StubCall(
+                call, held.number, method, data, invocation.traceparent, depth, invocation.scope, request_id,
+                packing.numbers,
+            ),
+            invocation,
+        )  # fmt: skip
+        return await self._on_real_loop(calling)
+
+    async def _called(self, make: Callable[[int], messages.Message], invocation: Invocation) -> Any:
+        """Calls, and decodes what comes back."""
+        result: messages.RpcResult = await self._outgoing.call(make)
+        if result.stubs:
+            return self._stubs.arrived(result.stubs, invocation).decode(result.value)
         return values.decode(result.value, mapping=JsDict)
 
     async def workflow(self, binding: str, operation: str, args: dict[str, Any]) -> Any:

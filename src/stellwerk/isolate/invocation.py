@@ -7,19 +7,30 @@ outside their trace, their depth, and the run whose manifest decides which versi
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stellwerk.isolate.logs import Scope
 
 if TYPE_CHECKING:
-    from stellwerk.isolate.bodies import BodyReader
     from stellwerk.isolate.workflow.run import Run
+
+
+_LOOK_THROUGH_EVERY = 16
+
+
+class Booked(Protocol):
+    """What an invocation has got from others: the body of an answer, stubs. It ends with the invocation."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Invocation(Scope):
     """One request, RPC call, run, or step of a run."""
 
-    __slots__ = ("depth", "live", "pending", "scope", "traceparent", "unread")
+    __slots__ = ("depth", "live", "over", "pending", "scope", "traceparent", "unread")
 
     def __init__(
         self,
@@ -38,8 +49,28 @@ class Invocation(Scope):
         self.scope = scope  # on whose behalf: selects the run manifest at the node
         self.live = live
         self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
-        self.unread: list[BodyReader] | None = None  # bodies of answers that it got; they end with it
+        self.unread: list[Booked] | None = None
+        self.over = False
 
 
 NOBODY = Invocation("")
 """What runs outside of every request and run: a module's top level, a forgotten task."""
+
+
+def is_workflow_code(invocation: Invocation) -> bool:
+    """Whether this is a run outside of its steps: what it calls may be called again, and has no end of its own."""
+    return invocation.live is not None and not invocation.step
+
+
+def book(invocation: Invocation, booked: Booked) -> bool:
+    """``booked`` ends with the request or step that asked for it, used or not: its sender would wait for ever.
+
+    False for what belongs to nobody, or to workflow code outside of steps: these have no such end."""
+    if invocation is NOBODY or is_workflow_code(invocation):
+        return False
+    if invocation.unread is None:
+        invocation.unread = []
+    elif len(invocation.unread) % _LOOK_THROUGH_EVERY == 0:
+        invocation.unread = [other for other in invocation.unread if not other.ended]
+    invocation.unread.append(booked)
+    return True

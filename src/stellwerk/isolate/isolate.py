@@ -23,6 +23,7 @@ from stellwerk.isolate.loader import LoadedWorker, load
 from stellwerk.isolate.logs import LogCapture
 from stellwerk.isolate.outgoing import OutgoingCalls
 from stellwerk.isolate.requests import Requests
+from stellwerk.isolate.stubs import Stubs
 from stellwerk.isolate.workflow.runs import IsolateRuns
 from stellwerk.wire import isolate as messages
 from stellwerk.wire.channel import Channel
@@ -35,7 +36,8 @@ class Isolate:
         self.channel = Channel(self._on_messages, self._on_lost)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._logs = LogCapture(self.channel.send, writable=self.channel.writable.is_set)
-        self._outgoing = OutgoingCalls(self.channel)
+        self._stubs = Stubs(self.channel, self._look_drained)
+        self._outgoing = OutgoingCalls(self.channel, self._stubs)
         self._requests: Requests | None = None
         self._runs: IsolateRuns | None = None
         self._draining = False
@@ -49,7 +51,7 @@ class Isolate:
 
     def _on_boot(self, boot: messages.Boot) -> None:
         flags = enabled_flags(boot.compatibility_date, boot.compatibility_flags)
-        host = IsolateHost(self._outgoing, boot, flags, self._logs.emit)
+        host = IsolateHost(self._outgoing, self._stubs, boot, flags, self._logs.emit)
         workers._host.install(host)
         env = wrap_env(host.env())
         self._logs.install()
@@ -67,12 +69,14 @@ class Isolate:
 
     def _employ(self, worker: LoadedWorker, env: Any, flags: frozenset[str]) -> None:
         """From here on there is somebody to work on what the node sends."""
-        requests = self._requests = Requests(self.channel, worker, env, self._logs, self._look_drained)
+        requests = self._requests = Requests(self.channel, worker, env, self._logs, self._stubs, self._look_drained)
         runs = self._runs = IsolateRuns(self.channel, worker, env, self._logs, flags, self._look_drained)
         outgoing = self._outgoing
         self._handlers |= {
             messages.HttpRequest: requests.http_request,
             messages.RpcCall: requests.rpc_call,
+            messages.StubCall: requests.stub_call,
+            messages.StubsDropped: self._stubs.dropped,
             messages.RunPast: runs.past,
             messages.RunStart: runs.start,
             messages.Deliver: runs.deliver,
@@ -91,7 +95,7 @@ class Isolate:
         self._look_drained()
 
     def _look_drained(self) -> None:
-        working = (self._requests and self._requests.calls) or (self._runs and self._runs.live)
+        working = (self._requests and self._requests.calls) or (self._runs and self._runs.live) or self._stubs.given
         if self._draining and not working:
             self._logs.flush()
             self.channel.close()

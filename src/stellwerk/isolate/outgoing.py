@@ -11,7 +11,8 @@ from workers._host import RawRequest, RawResponse
 from stellwerk.core.limits import INLINE_BODY_BYTES_MAX
 from stellwerk.isolate.bodies import BodyReader, BodyWriter
 from stellwerk.isolate.failures import from_error_value
-from stellwerk.isolate.invocation import NOBODY, Invocation
+from stellwerk.isolate.invocation import Invocation, book
+from stellwerk.isolate.stubs import Stubs
 from stellwerk.wire import isolate as messages
 from stellwerk.wire.channel import Channel
 
@@ -37,8 +38,8 @@ class OutgoingCall:
 class OutgoingCalls:
     """The isolate's own calls, by odd number."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, stubs: Stubs) -> None:
+        self._channel, self._stubs = channel, stubs
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, OutgoingCall] = {}
         self._next_call = 1
@@ -51,7 +52,11 @@ class OutgoingCalls:
         try:
             return await outgoing.answer
         except asyncio.CancelledError:
-            self._channel.send(messages.CallCancelled(call))
+            answer = outgoing.answer
+            if answer.cancelled() or not answer.done():
+                self._channel.send(messages.CallCancelled(call))
+            elif answer.exception() is None:
+                self._stubs.unwanted(answer.result().stubs)
             raise
         finally:
             self._calls.pop(call, None)
@@ -82,7 +87,7 @@ class OutgoingCalls:
             outgoing.end()
             self._calls.pop(call, None)
         else:
-            _book(invocation, outgoing.reader)
+            book(invocation, outgoing.reader)
         return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
 
     def _open(self) -> tuple[int, OutgoingCall]:
@@ -100,6 +105,8 @@ class OutgoingCalls:
     def answered(self, message: messages.HttpResponse | messages.RpcResult) -> None:
         outgoing = self._calls.get(message.call)
         if outgoing is None or outgoing.answer.done():
+            if isinstance(message, messages.RpcResult):
+                self._stubs.unwanted(message.stubs)
             return
         if isinstance(message, messages.HttpResponse) and message.streaming:
             outgoing.reader = BodyReader(self._channel, message.call)
@@ -130,16 +137,6 @@ class OutgoingCalls:
         outgoing = self._calls.get(message.call)
         if outgoing is not None:
             outgoing.end()
-
-
-def _book(invocation: Invocation, reader: BodyReader) -> None:
-    """The body ends with the request or step that asked for it, read or not: its sender would wait for ever.
-
-    What belongs to nobody, or to workflow code outside of steps, has no such end."""
-    if invocation is NOBODY or (invocation.live is not None and not invocation.step):
-        return
-    invocation.unread = [other for other in invocation.unread or () if not other.ended]
-    invocation.unread.append(reader)
 
 
 def _split(body: bytes | AsyncIterator[bytes] | None) -> tuple[bytes | None, AsyncIterator[bytes] | None]:

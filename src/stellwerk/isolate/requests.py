@@ -6,22 +6,22 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable
-from functools import lru_cache
 from typing import Any
 
 from workers._js import JsDict
 from workers._relaxed import relaxed_call
-from workers.entrypoints import ExecutionContext, rpc_methods
+from workers.entrypoints import ExecutionContext
 from workers.request import Request
 from workers.response import raw_parts
 
 from stellwerk.core.errors import WorkerError, WorkerLoopError
-from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, RPC_VALUE_BYTES_MAX, WAIT_UNTIL_MS
+from stellwerk.core.limits import INLINE_BODY_BYTES_MAX, WAIT_UNTIL_MS
 from stellwerk.isolate.bodies import BodyReader, BodyWriter, close_unread
 from stellwerk.isolate.failures import to_error_value
 from stellwerk.isolate.invocation import Invocation
 from stellwerk.isolate.loader import LoadedWorker
 from stellwerk.isolate.logs import LogCapture, current
+from stellwerk.isolate.stubs import Packing, Stubs, methods_of
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 from stellwerk.wire.channel import Channel
@@ -44,9 +44,16 @@ class Requests:
     """The calls that this isolate works on. ``on_idle`` is called when the last one has ended."""
 
     def __init__(
-        self, channel: Channel, worker: LoadedWorker, env: Any, logs: LogCapture, on_idle: Callable[[], None]
+        self,
+        channel: Channel,
+        worker: LoadedWorker,
+        env: Any,
+        logs: LogCapture,
+        stubs: Stubs,
+        on_idle: Callable[[], None],
     ) -> None:
         self._channel, self._worker, self._env, self._logs, self._on_idle = channel, worker, env, logs, on_idle
+        self._stubs = stubs
         self._loop = asyncio.get_running_loop()
         self.calls: dict[int, IncomingCall] = {}
 
@@ -58,7 +65,18 @@ class Requests:
 
     def rpc_call(self, message: messages.RpcCall) -> None:
         call = self.calls[message.call] = IncomingCall()
-        call.task = self._loop.create_task(self._serve_rpc(message, call))
+        call.task = self._loop.create_task(self._serve_rpc(message, lambda: self._method(message)))
+
+    def stub_call(self, message: messages.StubCall) -> None:
+        call = self.calls[message.call] = IncomingCall()
+        given = self._stubs.given.get(message.stub)  # looked up here: that nobody holds it may be the next message
+
+        def method() -> Callable[..., Any]:
+            if given is None:
+                raise TypeError("The function behind this stub is gone.")
+            return given.method(message.method)
+
+        call.task = self._loop.create_task(self._serve_rpc(message, method))
 
     async def _serve_http(self, message: messages.HttpRequest, call: IncomingCall) -> None:
         invocation = Invocation(
@@ -125,26 +143,39 @@ class Requests:
         await _close(body)
         invocation.pending = invocation.pending or set()
 
-    async def _serve_rpc(self, message: messages.RpcCall, call: IncomingCall) -> None:
+    def _method(self, message: messages.RpcCall) -> Callable[..., Any]:
+        """The method of an entrypoint that is made for this call."""
+        cls, _ = self._worker.find(message.target)
+        if message.method not in methods_of(cls):
+            raise TypeError(f"Method {message.method} does not exist")
+        method: Callable[..., Any] = getattr(cls(ExecutionContext(message.props), self._env), message.method)
+        return method
+
+    async def _serve_rpc(
+        self, message: messages.RpcCall | messages.StubCall, method: Callable[[], Callable[..., Any]]
+    ) -> None:
         invocation = Invocation(
             message.request_id, traceparent=message.traceparent, depth=message.depth, scope=message.scope
         )
         current.set(invocation)
         try:
-            cls, _ = self._worker.find(message.target)
-            if message.method not in _methods(cls):
-                raise TypeError(f"Method {message.method} does not exist")
-            args, kwargs = values.decode(message.args, mapping=JsDict)
-            instance = cls(ExecutionContext(message.props), self._env)
-            result = getattr(instance, message.method)(*args, **kwargs)
+            if message.stubs:
+                args, kwargs = self._stubs.arrived(message.stubs, invocation).decode(message.args)
+            else:
+                args, kwargs = values.decode(message.args, mapping=JsDict)
+            result = method()(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            data = values.encode(result, size_max=RPC_VALUE_BYTES_MAX)
+            packing = Packing(self._stubs, invocation)
+            data = packing.encode(result)
         except BaseException as error:
             await self._failed(message.call, error, invocation)
             return
-        self._channel.send(messages.RpcResult(message.call, data, invocation.pending is not None))
-        await self._finish(message.call, invocation)
+        lease = self._stubs.lease(packing.numbers)
+        pending = invocation.pending is not None or lease is not None
+        del args, kwargs, result  # what only they hold is let go before the lease is over
+        self._channel.send(messages.RpcResult(message.call, data, pending, packing.numbers))
+        await self._finish(message.call, invocation, lease)
 
     async def _failed(self, number: int, error: BaseException, invocation: Invocation) -> None:
         value = to_error_value(error)
@@ -153,22 +184,30 @@ class Requests:
         self._channel.send(messages.CallFailed(number, value, code, invocation.pending is not None))
         await self._finish(number, invocation)
 
-    async def _finish(self, number: int, invocation: Invocation) -> None:
-        """Keeps the invocation alive for its waitUntil work, at most 30 s in all, and then lets go of it."""
-        if invocation.pending is not None:
-            deadline = self._loop.time() + WAIT_UNTIL_MS / 1000
-            while invocation.pending:
-                left = deadline - self._loop.time()
-                if left <= 0:
-                    self._give_up_waiting(invocation)
-                    break
-                await asyncio.wait(invocation.pending, timeout=left)
-                await asyncio.sleep(0)  # lets done callbacks take finished ones out, and new ones in
+    async def _finish(self, number: int, invocation: Invocation, lease: asyncio.Future[None] | None = None) -> None:
+        """Keeps the invocation alive for its waitUntil work, at most 30 s in all, and while others hold what it has
+        returned; then lets go of it."""
+        if invocation.pending is not None or lease is not None:
+            await self._wait_for_pending(invocation)
+            if lease is not None:
+                await lease
+                await self._wait_for_pending(invocation)  # of what was called meanwhile
             self._channel.send(messages.CallEnded(number))
+        invocation.over = True
         close_unread(invocation.unread)
         self.calls.pop(number, None)
         if not self.calls:
             self._on_idle()
+
+    async def _wait_for_pending(self, invocation: Invocation) -> None:
+        deadline = self._loop.time() + WAIT_UNTIL_MS / 1000
+        while invocation.pending:
+            left = deadline - self._loop.time()
+            if left <= 0:
+                self._give_up_waiting(invocation)
+                break
+            await asyncio.wait(invocation.pending, timeout=left)
+            await asyncio.sleep(0)  # lets done callbacks take finished ones out, and new ones in
 
     def _give_up_waiting(self, invocation: Invocation) -> None:
         for task in list(invocation.pending or ()):
@@ -207,11 +246,6 @@ class Requests:
             call.pump.cancel()
         if call.reader is not None:
             call.reader.finish("the client has gone")
-
-
-@lru_cache(maxsize=256)
-def _methods(cls: type) -> frozenset[str]:
-    return frozenset(rpc_methods(cls))
 
 
 async def _chunks(body: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -139,14 +139,16 @@ class RpcCall(Message, frozen=True, tag=12):
     scope: int = 0
     props: Any = None
     request_id: str = ""
+    stubs: list[int] | None = None
 
 
 class RpcResult(Message, frozen=True, tag=13):
-    """Answer to ``RpcCall`` and ``WorkflowCall``."""
+    """Answer to ``RpcCall``, ``StubCall`` and ``WorkflowCall``."""
 
     call: int
     value: bytes
     pending: bool = False
+    stubs: list[int] | None = None
 
 
 class CallFailed(Message, frozen=True, tag=14):
@@ -192,6 +194,33 @@ class WorkflowCall(Message, frozen=True, tag=19):
     args: bytes  # value, a dict
     scope: int = 0
     traceparent: str = ""
+
+
+# -- stubs ------------------------------------------------------------------------------------------------------------
+# A function that a value takes along stays where it is; its receiver gets a stub. The value holds places in ``stubs``,
+# the list beside it. What an isolate sends there is either one of its own functions, under an odd number of its own
+# choice that it never uses again, or a stub that it holds, under the even number that the node gave it. What an isolate
+# gets is always even, and means something to this isolate only: the node keeps, for each, who holds what.
+
+
+class StubCall(Message, frozen=True, tag=20):
+    """Call a function. From an isolate: a stub that it holds (even). To an isolate: a function of its own (odd)."""
+
+    call: int
+    stub: int
+    method: str  # of an ``RpcTarget``; empty: the function itself
+    args: bytes  # value of [args, kwargs]
+    traceparent: str = ""
+    depth: int = 0
+    scope: int = 0
+    request_id: str = ""
+    stubs: list[int] | None = None
+
+
+class StubsDropped(Message, frozen=True, tag=21):
+    """From an isolate: it lets go of these stubs. To an isolate: nobody holds these functions of its own any more."""
+
+    stubs: list[int]
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
@@ -265,6 +294,8 @@ AnyMessage = (
     | BodyEnd
     | Credit
     | WorkflowCall
+    | StubCall
+    | StubsDropped
     | RunStart
     | RunPast
     | AttemptGranted

@@ -12,6 +12,9 @@ so that decoding has to look at containers only.
 The SDK's own objects (Request, Response, Blob, ...) are unknown here. Their classes have a method ``__rpc_value__``
 that answers ``(kind, content)``: an empty kind means "send ``content`` in my place", any other is carried along. The
 receiving side's ``mapping`` type may have a static method ``__rpc_revive__(kind, content)`` that turns it back.
+
+What can go to another process but not into a journal (functions, streams) is unknown here as well: ``encode_carrying``
+asks its ``carry`` for such a ``(kind, content)`` first, and ``encode`` refuses them.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import base64
 import inspect
 import struct
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -79,6 +83,8 @@ class InvalidValueError(StellwerkError, ValueError):
     code = "value.invalid"
 
 
+Carry = Callable[[Any], tuple[str, Any] | None]
+_carry: ContextVar[Carry | None] = ContextVar("carry", default=None)
 _pack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 
@@ -100,6 +106,15 @@ def encode(value: Any, *, size_max: int | None = None) -> bytes:
     if size_max is not None and len(data) > size_max:
         raise ValueTooLargeError(len(data), size_max)
     return data
+
+
+def encode_carrying(value: Any, carry: Carry, *, size_max: int | None = None) -> bytes:
+    """As ``encode``, for a message: of each object that is not plain data, ``carry`` is asked first."""
+    token = _carry.set(carry)
+    try:
+        return encode(value, size_max=size_max)
+    finally:
+        _carry.reset(token)
 
 
 def _unpackable(error: Exception) -> NotSerialisableError:
@@ -212,11 +227,14 @@ def _prepared_rare(value: Any, kind: type, depth: int) -> Any:
 
 
 def _prepared_object(value: Any, kind: type, depth: int) -> Any:
-    describe = getattr(kind, "__rpc_value__", None)
-    if describe is not None:
+    carry = _carry.get()
+    described = carry(value) if carry is not None else None
+    if described is None and (describe := getattr(kind, "__rpc_value__", None)) is not None:
+        described = describe(value)
+    if described is not None:
         if depth >= VALUE_DEPTH_MAX:
             raise _too_deep()
-        name, content = describe(value)
+        name, content = described
         content = _prepared(content, depth + 1)
         return _ext(_OBJECT, _pack_inner([name, content])) if name else content
     if isinstance(value, (tuple, bytearray)):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import workers._host
-from workers._host import RawRequest, RawResponse
+from workers._host import HeldStub, RawRequest, RawResponse
 from workers._js import JsDict
 
 from stellwerk.wire import values
@@ -62,6 +62,12 @@ class AHost:
     async def service_rpc(self, binding: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         sent_args, sent_kwargs = over_the_wire([args, kwargs])
         return over_the_wire(getattr(self.services[binding], method)(*sent_args, **sent_kwargs))
+
+    def received_stub(self, place: int) -> HeldStub:
+        raise LookupError(place)  # values here come without stubs
+
+    async def stub_rpc(self, stub: HeldStub, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        raise NotImplementedError
 
     async def workflow(self, binding: str, operation: str, args: dict[str, Any]) -> Any:
         sent = over_the_wire(args)

@@ -232,12 +232,15 @@ def test_python_to_rpc_and_back() -> None:
     [
         ((1,), r"^<class 'tuple'> cannot be sent over RPC\.$"),
         ([bytearray(b"x")], r"^<class 'bytearray'> cannot be sent over RPC\.$"),
-        (lambda: 1, "stubs are not built yet"),
     ],
 )
 def test_python_to_rpc_refuses_as_the_wire_does(value: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         python_to_rpc(value)
+
+
+def test_functions_are_left_to_the_wire() -> None:
+    assert python_to_rpc([len, print]) == [len, print]
 
 
 def test_methods_of_dict_win_over_keys() -> None:

@@ -21,24 +21,29 @@ from stellwerk.core.errors import (
     WorkerLoopError,
     WorkerNotFoundError,
 )
-from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX
+from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX, STUB_CALL_LOAD_MAX
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.node.isolate.relay import Calls, NodeCall, Relay
+from stellwerk.node.isolate.stubs import Stubs
 from stellwerk.node.workflow.engine import Engine
 from stellwerk.node.workflow.live import LiveRun
 from stellwerk.node.workflow.operations import WorkflowOperations
 from stellwerk.wire import isolate as messages
 
+Call = messages.HttpRequest | messages.RpcCall | messages.StubCall
+
 
 class Bindings:
     """Answers the calls that isolates make. ``open_call`` books a call of the node to an isolate."""
 
-    def __init__(self, pool: Pool, deployments: Deployments, open_call: Callable[[Isolate, NodeCall], int]) -> None:
-        self._pool, self._deployments, self._open = pool, deployments, open_call
+    def __init__(
+        self, pool: Pool, deployments: Deployments, stubs: Stubs, open_call: Callable[[Isolate, NodeCall], int]
+    ) -> None:
+        self._pool, self._deployments, self._stubs, self._open = pool, deployments, stubs, open_call
         self._tasks: set[asyncio.Task[None]] = set()
         self._engine: Engine | None = None
         self._operations: WorkflowOperations | None = None
@@ -57,22 +62,43 @@ class Bindings:
 
     def service_call(self, isolate: Isolate, calls: Calls, message: messages.HttpRequest | messages.RpcCall) -> None:
         number = message.call
-        relay = calls.relays[number] = Relay(isolate, number, calls.relays)
+        relay = calls.relays[number] = Relay(isolate, number, calls.relays, self._stubs)
         try:
-            if message.depth > CHAINED_INVOCATIONS_MAX:
-                raise WorkerLoopError(f"The request passed through {CHAINED_INVOCATIONS_MAX} Workers.")
+            if isinstance(message, messages.RpcCall) and message.stubs:
+                relay.taken = self._stubs.taken(isolate, message.stubs)
+            _check_depth(message.depth)
             binding = _service(isolate.version, message.target)
             version = self._version(isolate, binding.service, message.scope)
         except StellwerkError as error:
-            self._refuse(isolate, number, error)
-            relay.end()
+            relay.refuse(error)
             return
         forwarded = msgspec.structs.replace(message, target=binding.entrypoint, props=binding.props)
         callee = self._pool.ready(version) if isinstance(version, LoadedVersion) else None
         if callee is not None:
             self._forward(relay, callee, forwarded)
         else:
-            self._spawn(self._forward_later(relay, isolate, version, forwarded))
+            self._spawn(self._forward_later(relay, version, forwarded))
+
+    def stub_call(self, isolate: Isolate, calls: Calls, message: messages.StubCall) -> None:
+        """To where the function is, and nowhere else."""
+        number = message.call
+        relay = calls.relays[number] = Relay(isolate, number, calls.relays, self._stubs)
+        try:
+            relay.taken = self._stubs.taken(isolate, message.stubs)
+            _check_depth(message.depth)
+            given = self._stubs.target(isolate, message.stub)
+            if given.owner.load >= STUB_CALL_LOAD_MAX:
+                raise CapacityError(
+                    f"The isolate that has this function works on {STUB_CALL_LOAD_MAX} calls.",
+                    cure="Try again in a moment.",
+                )
+        except StellwerkError as error:
+            relay.refuse(error)
+            return
+        self._forward(relay, given.owner, msgspec.structs.replace(message, stub=given.number))
+
+    def stubs_dropped(self, isolate: Isolate, calls: Calls, message: messages.StubsDropped) -> None:
+        self._stubs.dropped(isolate, message.stubs)
 
     def _version(self, isolate: Isolate, worker: str, scope: int) -> LoadedVersion | str:
         """The version that this caller reaches: the one its run has frozen, or the one that serves now."""
@@ -98,31 +124,32 @@ class Bindings:
             return None
         return live
 
-    def _forward(self, relay: Relay, callee: Isolate, message: messages.HttpRequest | messages.RpcCall) -> None:
+    def _forward(self, relay: Relay, callee: Isolate, message: Call) -> None:
+        if relay.taken:
+            taken, relay.taken = relay.taken, None
+            try:
+                stubs = self._stubs.granted(callee, taken)
+            except CapacityError as error:
+                relay.refuse(error)
+                return
+            message = msgspec.structs.replace(message, stubs=stubs)
         call = self._open(callee, relay)
         callee.channel.send(msgspec.structs.replace(message, call=call))
         relay.connect(callee, call)
 
     async def _forward_later(
-        self,
-        relay: Relay,
-        caller: Isolate,
-        version: LoadedVersion | str,
-        message: messages.HttpRequest | messages.RpcCall,
+        self, relay: Relay, version: LoadedVersion | str, message: messages.HttpRequest | messages.RpcCall
     ) -> None:
         try:
             loaded = await self._deployments.load(version) if isinstance(version, str) else version
             callee = await self._pool.acquire(loaded)
         except StellwerkError as error:
-            self._refuse(caller, message.call, error)
-            relay.end()
+            relay.refuse(error)
             return
-        if not relay.gone:
+        if relay.gone:
+            relay.let_go()
+        else:
             self._forward(relay, callee, message)
-
-    def _refuse(self, isolate: Isolate, call: int, error: StellwerkError) -> None:
-        name = "WorkerLoopError" if isinstance(error, WorkerLoopError) else "Error"
-        isolate.channel.send(messages.CallFailed(call, ErrorValue(name, str(error)), error.code))
 
     # -- workflow bindings --------------------------------------------------------------------------------------------
 
@@ -148,6 +175,11 @@ class Bindings:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > CHAINED_INVOCATIONS_MAX:
+        raise WorkerLoopError(f"The request passed through {CHAINED_INVOCATIONS_MAX} Workers.")
 
 
 def _service(version: LoadedVersion, binding: str) -> ServiceBinding:

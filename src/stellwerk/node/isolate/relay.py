@@ -11,9 +11,10 @@ from typing import Protocol
 
 import msgspec
 
-from stellwerk.core.errors import IsolateLostError
+from stellwerk.core.errors import IsolateLostError, StellwerkError, WorkerLoopError
 from stellwerk.core.workflow.entries import ErrorValue
 from stellwerk.node.isolate.process import Isolate
+from stellwerk.node.isolate.stubs import Given, Stubs
 from stellwerk.wire import isolate as messages
 
 
@@ -48,14 +49,28 @@ class Calls:
 class Relay:
     """A call of one isolate that another one answers."""
 
-    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_relays", "callee", "gone")
+    __slots__ = ("_callee_call", "_caller", "_caller_call", "_early", "_relays", "_stubs", "callee", "gone", "taken")
 
-    def __init__(self, caller: Isolate, caller_call: int, relays: dict[int, Relay]) -> None:
-        self._caller, self._caller_call, self._relays = caller, caller_call, relays
+    def __init__(self, caller: Isolate, caller_call: int, relays: dict[int, Relay], stubs: Stubs) -> None:
+        self._caller, self._caller_call, self._relays, self._stubs = caller, caller_call, relays, stubs
+        self.taken: list[Given] | None = None  # functions on their way to the callee
         self.callee: Isolate | None = None
         self.gone = False  # the caller does not wait any more
         self._callee_call = 0
         self._early: list[bytes | messages.BodyEnd] = []  # pieces that came before the callee was up (bounded: credit)
+
+    def refuse(self, error: StellwerkError) -> None:
+        """The call ends before it reaches a callee, or its answer does not reach the caller."""
+        name = type(error).__name__ if isinstance(error, WorkerLoopError | IsolateLostError) else "Error"
+        self._caller.channel.send(messages.CallFailed(self._caller_call, ErrorValue(name, str(error)), error.code))
+        self.let_go()
+        self.end()
+
+    def let_go(self) -> None:
+        """What was on its way to the callee will not arrive."""
+        if self.taken:
+            taken, self.taken = self.taken, None
+            self._stubs.released(taken)
 
     def connect(self, callee: Isolate, call: int) -> None:
         self.callee, self._callee_call = callee, call
@@ -72,9 +87,28 @@ class Relay:
     # -- from the callee (NodeCall) -----------------------------------------------------------------------------------
 
     def answered(self, message: messages.HttpResponse | messages.RpcResult) -> None:
+        if isinstance(message, messages.RpcResult) and message.stubs:
+            self._answered_with_stubs(message)
+            return
         self._caller.channel.send(msgspec.structs.replace(message, call=self._caller_call, pending=False))
         if not (isinstance(message, messages.HttpResponse) and message.streaming):
             self.end()
+
+    def _answered_with_stubs(self, message: messages.RpcResult) -> None:
+        assert self.callee is not None
+        try:
+            taken = self._stubs.taken(self.callee, message.stubs)
+            if self.gone:
+                self._stubs.released(taken)
+                return
+            numbers = self._stubs.granted(self._caller, taken)
+        except StellwerkError as error:
+            if not self.gone:
+                self.refuse(error)
+            return
+        call = self._caller_call
+        self._caller.channel.send(msgspec.structs.replace(message, call=call, pending=False, stubs=numbers))
+        self.end()
 
     def failed(self, message: messages.CallFailed) -> None:
         self._caller.channel.send(msgspec.structs.replace(message, call=self._caller_call, pending=False))

@@ -15,6 +15,7 @@ from stellwerk.node.isolate.bindings import Bindings
 from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.node.isolate.relay import Calls, NodeCall
+from stellwerk.node.isolate.stubs import Stubs
 from stellwerk.node.workflow.engine import Engine
 from stellwerk.wire import isolate as messages
 
@@ -25,7 +26,8 @@ class Traffic:
     def __init__(self, pool: Pool, deployments: Deployments) -> None:
         self._calls: dict[Isolate, Calls] = {}
         self._engine: Engine | None = None
-        self._bindings = bindings = Bindings(pool, deployments, self.open)
+        self._stubs = stubs = Stubs()
+        self._bindings = bindings = Bindings(pool, deployments, stubs, self.open)
         self._handlers: dict[type, Callable[[Isolate, Calls, Any], None]] = {
             messages.HttpResponse: self._answered,
             messages.RpcResult: self._answered,
@@ -36,6 +38,8 @@ class Traffic:
             messages.Credit: self._credited,
             messages.HttpRequest: bindings.service_call,
             messages.RpcCall: bindings.service_call,
+            messages.StubCall: bindings.stub_call,
+            messages.StubsDropped: bindings.stubs_dropped,
             messages.WorkflowCall: bindings.workflow_call,
         }
 
@@ -74,6 +78,7 @@ class Traffic:
             for call in list(calls.outgoing.values()):
                 call.lost(cause)
                 isolate.end()
+        self._stubs.lost(isolate, cause)
         if self._engine is not None:
             self._engine.runs.isolate_lost(isolate, cause, crashed=crashed)
 
@@ -102,6 +107,8 @@ class Traffic:
     def _answered(self, isolate: Isolate, calls: Calls, message: messages.HttpResponse | messages.RpcResult) -> None:
         call = calls.outgoing.get(message.call)
         if call is None:
+            if isinstance(message, messages.RpcResult):
+                self._stubs.refused(isolate, message.stubs)
             return
         if not message.pending:
             del calls.outgoing[message.call]

@@ -17,6 +17,7 @@ from workers.fetch import FetchKwargs, fetch
 from workers.formdata import FormData, FormDataValue
 from workers.request import Request
 from workers.response import FetchResponse, Response
+from workers.rpc import RpcTarget as RpcTarget  # JavaScript's name; Cloudflare's own SDK for Python does not list it
 from workers.rpc import python_from_rpc, python_to_rpc
 from workers.types import Body, JSBody, RequestInitCfProperties
 from workers.utils import handler, import_from_javascript

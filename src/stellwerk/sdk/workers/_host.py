@@ -38,6 +38,13 @@ class RawResponse:
     redirected: bool = False
 
 
+class HeldStub(Protocol):
+    """The host's side of a function of another Worker."""
+
+    def release(self) -> None:
+        """Lets go of it; later calls fail. Twice is harmless."""
+
+
 class Host(Protocol):
     """The isolate, as the SDK sees it."""
 
@@ -50,6 +57,12 @@ class Host(Protocol):
     async def service_fetch(self, binding: str, request: RawRequest) -> RawResponse: ...
 
     async def service_rpc(self, binding: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any: ...
+
+    def received_stub(self, place: int) -> HeldStub:
+        """While a value is revived: the stub that came with it at this place. Raises ``LookupError``."""
+
+    async def stub_rpc(self, stub: HeldStub, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Calls the function, or a method of the ``RpcTarget``."""
 
     async def workflow(self, binding: str, operation: str, args: dict[str, Any]) -> Any:
         """``create`` {id?, params?} -> {id}; ``create_batch`` {batch} -> [{id}]; ``get`` {id} -> {id};

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from workers._host import RawRequest, RawResponse, ServiceRef, WorkflowRef, host
-from workers._js import JsDict, JsException, JsNull, JsProxy, NotBuiltError, js_text, options_of
+from workers._js import JsDict, JsException, JsNull, JsProxy, NotBuiltError, js_text, options_of, revivers
+from workers._stubs import RpcStub, RpcTarget
 from workers.fetch import fetch
 
 _SCALARS = (str, int, type(None))
@@ -22,7 +23,8 @@ _SAFE_INTEGER = 2**53
 
 def python_to_rpc(value: Any) -> Any:
     """The value as it would be sent: checked, copied, with bytes for every kind of buffer. ``TypeError`` for a tuple, a
-    bytearray or an awaitable; ``JsException`` (DataCloneError) for objects of other classes."""
+    bytearray or an awaitable; ``JsException`` (DataCloneError) for objects of other classes. Functions stay themselves:
+    what a stub stands for is settled when it is sent."""
     if isinstance(value, _SCALARS):
         return value
     if isinstance(value, float):
@@ -52,8 +54,8 @@ def _refuse(value: Any) -> None:
         raise TypeError(f"{type(value)} cannot be sent over RPC.")
     if inspect.isawaitable(value):
         raise TypeError(f"Awaitable {type(value)} cannot be sent over RPC.")
-    if callable(value) and not isinstance(value, type):
-        raise TypeError(f"{type(value)} cannot be sent over RPC: functions as stubs are not built yet.")
+    if (callable(value) and not isinstance(value, type)) or isinstance(value, (RpcTarget, RpcStub)):
+        return
     if not hasattr(type(value), "__rpc_value__"):
         raise JsException(f"an object of {type(value)} could not be cloned.", name="DataCloneError")
 
@@ -74,6 +76,8 @@ def python_from_rpc(value: Any) -> Any:
         return memoryview(value)
     if isinstance(value, JsNull):
         return None
+    if isinstance(value, RpcStub):
+        return _RpcStubWrapper(value)
     describe = getattr(type(value), "__rpc_value__", None)
     if describe is None:
         return value
@@ -110,10 +114,31 @@ class _BindingWrapper:
 
 
 class _RpcStubWrapper(_BindingWrapper):
-    """A function of another Worker. Not built yet: nothing makes one."""
+    """A function or an ``RpcTarget`` of another Worker. Calling it, or a method of it, gives an awaitable."""
+
+    _binding: RpcStub
 
     def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        raise NotBuiltError("Functions over RPC are not built yet. Call a method of the other Worker instead.")
+        return _call_stub(self._binding, "", *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return functools.partial(_call_stub, self._binding, name)
+
+
+async def _call_stub(stub: RpcStub, method: str, /, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await host().stub_rpc(stub._held, method, list(args), kwargs)
+    except TypeError as error:
+        raise _as_clone_error(error) from None
+
+
+def _revived_stub(place: Any) -> _RpcStubWrapper:
+    return _RpcStubWrapper(RpcStub(host().received_stub(place)))
+
+
+revivers["RpcStub"] = _revived_stub
 
 
 class Fetcher(JsProxy):

@@ -11,7 +11,7 @@ from workers._host import host
 from workers._js import JsProxy, NotBuiltError
 from workers.entrypoints import DurableObject, WorkerEntrypoint, WorkflowEntrypoint
 from workers.request import JsRequest, Request
-from workers.rpc import wrap_env
+from workers.rpc import RpcTarget, wrap_env
 
 
 def get_compat_flag(name: str) -> bool:
@@ -25,6 +25,7 @@ class _CloudflareWorkers(JsProxy):
     WorkerEntrypoint = WorkerEntrypoint
     WorkflowEntrypoint = WorkflowEntrypoint
     DurableObject = DurableObject
+    RpcTarget = RpcTarget
     waitUntil = staticmethod(wait_until)
     withEnv = staticmethod(with_env)
 
