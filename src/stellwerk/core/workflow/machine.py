@@ -20,7 +20,7 @@ from stellwerk.core.errors import CapacityError, ConflictError, IllegalTransitio
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.actions import Completion, Decision, Grant
-from stellwerk.core.workflow.state import OpenStep, RunState, evolve
+from stellwerk.core.workflow.state import EVOLVE, OpenStep, RunState
 from stellwerk.core.workflow.status import TERMINAL, Status
 from stellwerk.core.workflow.steps import DEFAULT_CONFIG, StepConfig, may_retry, retry_delay_ms, step_limit_text
 
@@ -55,22 +55,25 @@ def decide(state: RunState, incoming: Any, *, now_ms: int, out: Decision) -> Non
     ``ConflictError`` or ``CapacityError`` when a caller asks for what cannot be; then ``out`` is as it was."""
     kind = type(incoming)
     if state.status not in ALLOWED[kind]:
-        if state.status in TERMINAL:
-            raise _refusal(state, incoming)
-        raise IllegalTransitionError(f"{kind.__name__} may not come in status {state.status.value}")
+        raise _refusal(state, incoming)
     _DECIDE[kind](state, incoming, now_ms, out)
 
 
 def advance(state: RunState, incoming: Any, *, now_ms: int, out: Decision) -> None:
-    """``decide``, then ``evolve`` by the entries that it added: for inputs that arrived together, one after another."""
-    entries = out.entries
+    """``decide``, then ``evolve`` by the entries that it added: for inputs that arrived together, one after another.
+    Both are spelled out here, since each step of each run comes by."""
+    kind, entries = type(incoming), out.entries
     before = len(entries)
-    decide(state, incoming, now_ms=now_ms, out=out)
+    if state.status not in ALLOWED[kind]:
+        raise _refusal(state, incoming)
+    _DECIDE[kind](state, incoming, now_ms, out)
     for entry in entries[before:]:
-        evolve(state, entry)
+        EVOLVE[type(entry)](state, entry)
 
 
 def _refusal(state: RunState, incoming: Any) -> Exception:
+    if state.status not in TERMINAL:
+        return IllegalTransitionError(f"{type(incoming).__name__} may not come in status {state.status.value}")
     if isinstance(incoming, i.Terminate):
         return ConflictError("(instance.cannot_terminate) Cannot terminate instance since its on a finite state")
     if isinstance(incoming, i.EventSent):
@@ -114,9 +117,11 @@ def _step_done(state: RunState, report: i.StepDone, now_ms: int, out: Decision) 
     if key in state.finished:
         return
     step = state.open.get(key)
-    if not _is_current(step, report.attempt) or (step is None and not _may_begin(state, key, now_ms, out)):
+    if not _is_current(step, report.attempt):
         return
-    delivery = 0 if report.nested else _group(state, out)
+    if step is None and state.steps >= state.steps_max and not _may_begin(state, key, now_ms, out):
+        return
+    delivery = 0 if report.nested else out.delivery or _group(state, out)
     config = report.config
     out.entries.append(
         e.StepSucceeded(

@@ -110,7 +110,7 @@ def from_journal(entries: Iterable[e.AnyEntry]) -> RunState:
 
 def evolve(state: RunState, entry: Any) -> None:
     """Adds one entry to the state."""
-    _EVOLVE[type(entry)](state, entry)
+    EVOLVE[type(entry)](state, entry)
 
 
 def _progress(state: RunState, delivery: int) -> None:
@@ -262,7 +262,7 @@ def _resumed(state: RunState, entry: e.Resumed) -> None:
     state.reason = ""
 
 
-_EVOLVE: dict[type, Callable[[RunState, Any], None]] = {
+EVOLVE: dict[type, Callable[[RunState, Any], None]] = {
     e.Created: _created,
     e.StepSucceeded: _step_ended,
     e.StepErrored: _step_ended,

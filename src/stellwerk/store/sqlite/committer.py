@@ -7,6 +7,7 @@ first. So nothing of the group is acknowledged, the connection is thrown away, a
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections import deque
@@ -108,6 +109,9 @@ def serve(channel: socket.socket, database: str, *, epoch: int) -> None:
     """Until the node closes its end, and all that it had sent is on disk."""
     committer = Committer(Path(database), epoch=epoch)
     committer.open()
+    gc.collect()
+    gc.set_threshold(*limits.COLLECT_THRESHOLDS)
+    gc.freeze()  # what is made by now stays
     frames, backlog = FrameReader(), deque[Write]()
     more = True
     while more or backlog:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -26,7 +26,7 @@ import msgspec
 
 import stellwerk
 from stellwerk.core import limits
-from stellwerk.core.errors import CapacityError, StellwerkError, StorageError
+from stellwerk.core.errors import CapacityError, StorageError
 from stellwerk.store.base import Decision, Done
 from stellwerk.store.sqlite import messages
 
@@ -84,7 +84,13 @@ class Writer:
         if self._life is None:
             raise _lost("is being started again")
         self._unanswered.extend(writes)
-        self._life.send(messages.encode_writes([_message(write) for write in writes]))
+        records = [
+            messages.Record(write.journal, write.create, write.update, write.blobs)
+            if type(write) is Decision
+            else cast(Command, write).message
+            for write in writes
+        ]
+        self._life.send(messages.encode_writes(records))
 
     def call(self, message: messages.Command) -> asyncio.Future[Any]:
         """Sends a command; the future has its answer once it is on disk."""
@@ -123,8 +129,7 @@ class Writer:
         """The process is gone, and everything that it said has been heard."""
         self._life = None
         left, self._unanswered = self._unanswered, deque()
-        for write in left:
-            self._tell(write, _lost(f"ended ({life.process.returncode})"))
+        self._tell(left, messages.failure(_lost(f"ended ({life.process.returncode})")), {})
         if self._closed is not None:
             if not self._closed.done():
                 self._closed.set_result(None)
@@ -146,24 +151,24 @@ class Writer:
                 self._on_commit(outcome.commit_ms)
         for place, result in outcome.results.items():
             cast(Command, group[place]).result = result
-        failed, failures = outcome.failed, outcome.failures
-        if failed is None and not failures:
-            for write in group:
-                self._tell(write, None)
-            return
-        for place, write in enumerate(group):
-            found = failed or failures.get(place)
-            self._tell(write, None if found is None else messages.exception(found))
+        self._tell(group, outcome.failed, outcome.failures)
 
-    def _tell(self, write: Decision | Command, error: StellwerkError | None) -> None:
-        """One owner that raises does not keep the others from hearing."""
-        try:
-            if write.done is not None:
-                write.done(error)
-        except Exception as raised:
-            self._loop.call_exception_handler(
-                {"message": "the owner of a stored decision failed when told", "exception": raised}
-            )
+    def _tell(
+        self,
+        writes: Sequence[Decision | Command],
+        failed: messages.Failure | None,
+        failures: Mapping[int, messages.Failure],
+    ) -> None:
+        """Every owner. One that raises does not keep the others from hearing."""
+        for place, write in enumerate(writes):
+            found = failed or (failures and failures.get(place))
+            try:
+                if write.done is not None:
+                    write.done(messages.exception(found) if found else None)
+            except Exception as raised:
+                self._loop.call_exception_handler(
+                    {"message": "the owner of a stored decision failed when told", "exception": raised}
+                )
 
 
 class _Life(asyncio.Protocol):
@@ -255,13 +260,6 @@ def _spawn(channel: int, path: Path, epoch: int, alive: Path | None) -> subproce
     finally:
         for descriptor in kept[1:]:
             os.close(descriptor)
-
-
-def _message(write: Decision | Command) -> messages.Write:
-    if type(write) is Command:
-        return write.message
-    decision = cast(Decision, write)
-    return messages.Record(decision.journal, decision.create, decision.update, decision.blobs)
 
 
 def _lost(how: str) -> StorageError:
