@@ -136,6 +136,31 @@ async def test_when_the_process_that_writes_is_killed_its_node_is_told_and_goes_
     assert run.journal == [b"entry %d" % seq for seq in range(len(run.journal))]
 
 
+@pytest.mark.anyio
+async def test_a_machine_that_refuses_the_process_that_writes_is_an_error_at_the_start_and_waited_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    interpreter = sys.executable
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    with pytest.raises(StorageError, match="refuses the process"):
+        await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=0)
+
+    monkeypatch.setattr(sys, "executable", interpreter)
+    store = await SqliteStore.open(tmp_path / "stellwerk.db", owner="node-1", now_ms=0)
+    await record(store, Decision(create=an_instance()))
+    assert store.writer_pid is not None
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    waiting = asyncio.ensure_future(outcomes(store, [Decision([an_entry(0)])]))
+    await asyncio.sleep(0)  # one turn: it has been sent
+    os.kill(store.writer_pid, signal.SIGKILL)
+    await waiting
+    with pytest.raises(StorageError, match="started again"):
+        store.submit([Decision()])
+    monkeypatch.setattr(sys, "executable", interpreter)
+    await written_again(store)
+    await store.close()
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -30,7 +30,10 @@ async def besiege(folder: Path, faults: dict[str, int], *, module: str = "stellw
 @pytest.mark.parametrize(
     "faults",
     [
-        {"isolate": 10, "node": 10, "zygote": 2, "writer": 5, "pause": 2, "disk": 2},
+        pytest.param(
+            {"isolate": 10, "node": 10, "zygote": 2, "writer": 5, "pause": 2, "disk": 2},
+            marks=pytest.mark.timeout(180),  # half a minute on a machine of its own
+        ),
         pytest.param({"isolate": 100, "node": 100, "zygote": 20, "writer": 50, "pause": 20, "disk": 20}, marks=LONG),
     ],
     ids=["10", "100"],

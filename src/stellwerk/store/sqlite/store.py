@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stellwerk.core.errors import StorageError
 from stellwerk.core.workflow.status import Status
 from stellwerk.store.base import Decision, DeploymentRow, InstanceRow, StoredRun, VersionRow
 from stellwerk.store.sqlite import deployment as deployment_room
@@ -123,7 +124,11 @@ class SqliteStore(_WorkflowRoom, _DeploymentRoom):
         """
         opened = await asyncio.to_thread(open_database, path, owner=owner, now_ms=now_ms)
         opened.writer.close()  # from here on the process writes; what reads keeps the log in place
-        return cls(path, opened, alive=alive, on_commit=on_commit)
+        try:
+            return cls(path, opened, alive=alive, on_commit=on_commit)
+        except StorageError:
+            opened.reader.close()
+            raise
 
     @property
     def pending(self) -> bool:

@@ -45,7 +45,8 @@ class Command:
 
 
 class Writer:
-    """Owns the process. All methods are for the event loop's thread."""
+    """Owns the process. All methods are for the event loop's thread. Raises ``StorageError`` when the machine refuses
+    it."""
 
     def __init__(
         self, path: Path, *, epoch: int, alive: Path | None, on_commit: Callable[[float], None] | None = None
@@ -56,8 +57,7 @@ class Writer:
         self._closed: asyncio.Future[None] | None = None
         self._ends = 0  # of processes, without an answer between
         self.commits = 0
-        self._life: _Life | None = None
-        self._start()
+        self._life: _Life | None = self._begin()
 
     @property
     def pending(self) -> bool:
@@ -121,9 +121,27 @@ class Writer:
 
     # -- the process --------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        if self._closed is None:
-            self._life = _Life(self._path, self._epoch, self._alive, on_outcome=self._answer, on_end=self._ended)
+    def _begin(self) -> _Life:
+        try:
+            return _Life(self._path, self._epoch, self._alive, on_outcome=self._answer, on_end=self._ended)
+        except OSError as error:
+            raise StorageError(
+                f"The machine refuses the process that writes the database: {error}.",
+                cure="Raise the limits on processes, memory and open files of the node's user.",
+            ) from error
+
+    def _start_again(self) -> None:
+        if self._closed is not None:
+            return
+        try:
+            self._life = self._begin()
+        except StorageError:
+            self._start_later()
+
+    def _start_later(self) -> None:
+        pause_ms = RESTART_PAUSES_MS[min(self._ends, len(RESTART_PAUSES_MS) - 1)]
+        self._ends += 1
+        self._loop.call_later(pause_ms / 1000, self._start_again)
 
     def _ended(self, life: _Life) -> None:
         """The process is gone, and everything that it said has been heard."""
@@ -133,10 +151,8 @@ class Writer:
         if self._closed is not None:
             if not self._closed.done():
                 self._closed.set_result(None)
-            return
-        pause_ms = RESTART_PAUSES_MS[min(self._ends, len(RESTART_PAUSES_MS) - 1)]
-        self._ends += 1
-        self._loop.call_later(pause_ms / 1000, self._start)
+        else:
+            self._start_later()
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +208,11 @@ class _Life(asyncio.Protocol):
         self._finishing = self._heard_all = self._reaped = False
         mine, theirs = socket.socketpair()
         with theirs:
-            self.process = _spawn(theirs.fileno(), path, epoch, alive)
+            try:
+                self.process = _spawn(theirs.fileno(), path, epoch, alive)
+            except BaseException:
+                mine.close()
+                raise
         self._pidfd = os.pidfd_open(self.process.pid)
         self._loop.add_reader(self._pidfd, self._gone)
         self._connecting = self._loop.create_task(self._connect(mine))
