@@ -6,7 +6,7 @@ Every way out of user code goes through here, and every connection through one `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from workers._host import RawRequest, RawResponse, ServiceRef, WorkflowRef
@@ -18,6 +18,7 @@ from stellwerk.isolate.http_client import DirectConnect, HttpClient
 from stellwerk.isolate.invocation import NOBODY, Invocation
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.outgoing import OutgoingCalls
+from stellwerk.isolate.streams import ReceivedStream
 from stellwerk.isolate.stubs import HeldStub, Packing, Stubs, received
 from stellwerk.isolate.workflow.bridge import BridgedBody, bridge
 from stellwerk.wire import isolate as messages
@@ -70,9 +71,10 @@ class IsolateHost:
 
     async def service_rpc(self, binding: str, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         invocation = self._invocation()
+        self._check_depth(invocation)
         packing = Packing(self._stubs, invocation)
         data = packing.encode([args, kwargs])
-        self._check_depth(invocation)
+        packing.lend()
         depth, request_id = invocation.depth + 1, invocation.invocation
         calling = self._called(
             lambda call: messages.RpcCall(
@@ -84,7 +86,11 @@ class IsolateHost:
         return await self._on_real_loop(calling)
 
     def received_stub(self, place: int) -> HeldStub:
-        return received(place)
+        return received(place)[0]
+
+    def received_stream(self, place: int) -> AsyncIterator[bytes]:
+        held, invocation = received(place)
+        return ReceivedStream(held, self._outgoing, invocation)
 
     async def stub_rpc(self, stub: Any, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         held: HeldStub = stub
@@ -93,6 +99,7 @@ class IsolateHost:
         self._check_depth(invocation)
         packing = Packing(self._stubs, invocation)
         data = packing.encode([args, kwargs])
+        packing.lend()
         depth, request_id = invocation.depth + 1, invocation.invocation
         calling = self._called(
             lambda call: messages.StubCall(

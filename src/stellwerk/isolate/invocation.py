@@ -48,7 +48,7 @@ class Invocation(Scope):
         self.depth = depth
         self.scope = scope  # on whose behalf: selects the run manifest at the node
         self.live = live
-        self.pending: set[asyncio.Task[Any]] | None = None  # what waitUntil keeps alive
+        self.pending: set[asyncio.Future[Any]] | None = None  # what waitUntil keeps alive, and streams that it lent
         self.unread: list[Booked] | None = None
         self.over = False
 

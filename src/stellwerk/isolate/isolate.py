@@ -76,6 +76,7 @@ class Isolate:
             messages.HttpRequest: requests.http_request,
             messages.RpcCall: requests.rpc_call,
             messages.StubCall: requests.stub_call,
+            messages.StreamOpen: requests.stream_open,
             messages.StubsDropped: self._stubs.dropped,
             messages.RunPast: runs.past,
             messages.RunStart: runs.start,

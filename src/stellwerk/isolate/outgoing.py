@@ -56,7 +56,7 @@ class OutgoingCalls:
             if answer.cancelled() or not answer.done():
                 self._channel.send(messages.CallCancelled(call))
             elif answer.exception() is None:
-                self._stubs.unwanted(answer.result().stubs)
+                self._stubs.unwanted(getattr(answer.result(), "stubs", None))
             raise
         finally:
             self._calls.pop(call, None)
@@ -75,6 +75,23 @@ class OutgoingCalls:
             outgoing.writer = BodyWriter(self._channel, call)
             outgoing.pump = self._loop.create_task(outgoing.writer.pump(stream))
             self._keep(outgoing.pump)
+        answer = await self._head(call, outgoing, invocation)
+        return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
+
+    async def open_stream(self, stub: int, invocation: Invocation) -> BodyReader:
+        """The chunks of a stream that this isolate holds. Raises ``OSError`` when it cannot be had."""
+        call, outgoing = self._open()
+        self._channel.send(messages.StreamOpen(call, stub))
+        try:
+            await self._head(call, outgoing, invocation)
+        except Exception as error:
+            raise OSError(f"The body broke off: {error}") from error
+        if outgoing.reader is None:
+            raise OSError("The body broke off: there is none.")
+        return outgoing.reader
+
+    async def _head(self, call: int, outgoing: OutgoingCall, invocation: Invocation) -> messages.HttpResponse:
+        """The answer, whose body, if it comes in pieces, ends with ``invocation``."""
         try:
             answer: messages.HttpResponse = await outgoing.answer
         except BaseException as error:
@@ -88,7 +105,7 @@ class OutgoingCalls:
             self._calls.pop(call, None)
         else:
             book(invocation, outgoing.reader)
-        return RawResponse(answer.status, answer.headers, outgoing.reader or answer.body, answer.reason, request.url)
+        return answer
 
     def _open(self) -> tuple[int, OutgoingCall]:
         call, self._next_call = self._next_call, self._next_call + 2

@@ -21,6 +21,7 @@ from stellwerk.isolate.failures import to_error_value
 from stellwerk.isolate.invocation import Invocation
 from stellwerk.isolate.loader import LoadedWorker
 from stellwerk.isolate.logs import LogCapture, current
+from stellwerk.isolate.streams import GivenStream
 from stellwerk.isolate.stubs import Packing, Stubs, methods_of
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
@@ -176,6 +177,38 @@ class Requests:
         del args, kwargs, result  # what only they hold is let go before the lease is over
         self._channel.send(messages.RpcResult(message.call, data, pending, packing.numbers))
         await self._finish(message.call, invocation, lease)
+
+    def stream_open(self, message: messages.StreamOpen) -> None:
+        call = self.calls[message.call] = IncomingCall()
+        given = self._stubs.given.get(message.stub)
+        call.task = self._loop.create_task(self._serve_stream(message.call, call, given and given.target))
+
+    async def _serve_stream(self, number: int, call: IncomingCall, stream: Any) -> None:
+        """Sends a stream that was given away, on behalf of the invocation that makes it."""
+        try:
+            if not isinstance(stream, GivenStream):
+                raise TypeError("There is no stream behind this stub.")
+            chunks = stream.open()
+        except TypeError as error:
+            await self._failed(number, error, Invocation(""))
+            return
+        current.set(stream.invocation)
+        self._channel.send(messages.HttpResponse(number, 200, [], None, True, "", True))
+        if not call.gone:
+            call.writer = BodyWriter(self._channel, number)
+            pump = call.pump = self._loop.create_task(call.writer.pump(chunks))
+            stream.pumped_by(pump)
+            await asyncio.wait((pump,))
+            if pump.cancelled():
+                call.gone = True
+            elif (broken := pump.exception()) is not None:
+                self._logs.emit("error", f"A stream broke off: {broken}", to_error_value(broken).stack)
+        if call.gone:
+            await stream.cancel()
+        self._channel.send(messages.CallEnded(number))
+        self.calls.pop(number, None)
+        if not self.calls:
+            self._on_idle()
 
     async def _failed(self, number: int, error: BaseException, invocation: Invocation) -> None:
         value = to_error_value(error)

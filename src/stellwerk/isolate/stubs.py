@@ -1,4 +1,4 @@
-"""Stubs: functions of this isolate that others hold, and functions of others that this isolate holds.
+"""Stubs: functions and streams of this isolate that others hold, and those of others that this isolate holds.
 
 A function that was given away is kept here until the node says that nobody holds it any more. A stub that has arrived
 is let go when the program forgets it, and at the latest when the invocation that received it ends.
@@ -15,7 +15,9 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
+from workers._body import Body, JsBody
 from workers._js import JsDict
+from workers._streams import ReadableStream
 from workers._stubs import RpcStub, RpcTarget
 from workers.entrypoints import rpc_methods
 from workers.rpc import _RpcStubWrapper
@@ -23,7 +25,8 @@ from workers.rpc import _RpcStubWrapper
 from stellwerk.core.errors import CapacityError
 from stellwerk.core.limits import RPC_STUBS_PER_ISOLATE_MAX, RPC_VALUE_BYTES_MAX
 from stellwerk.isolate.failures import StepError
-from stellwerk.isolate.invocation import Invocation, book, is_workflow_code
+from stellwerk.isolate.invocation import NOBODY, Invocation, book, is_workflow_code
+from stellwerk.isolate.streams import GivenStream, ReceivedStream
 from stellwerk.wire import isolate as messages
 from stellwerk.wire import values
 from stellwerk.wire.channel import Channel
@@ -51,7 +54,7 @@ class Lease:
 
 
 class Given:
-    """A function or an ``RpcTarget`` that others hold."""
+    """A function, an ``RpcTarget`` or a ``GivenStream`` that others hold."""
 
     __slots__ = ("lease", "target")
 
@@ -117,7 +120,11 @@ class Stubs:
     def take_back(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             given = self.given.pop(number, None)
-            if given is not None and given.lease is not None:
+            if given is None:
+                continue
+            if isinstance(given.target, GivenStream):
+                given.target.end()
+            if given.lease is not None:
                 given.lease.end_one()
         if not self.given:
             self._on_empty()
@@ -127,7 +134,7 @@ class Stubs:
     def arrived(self, numbers: list[int], invocation: Invocation) -> Arrival:
         """Stubs for this invocation. Raises ``StepError`` where nobody's end would be theirs."""
         self._held.update(numbers)
-        arrival = Arrival(self, numbers)
+        arrival = Arrival(self, numbers, invocation)
         if getattr(invocation, "over", False) or not book(invocation, arrival):  # a step has no such attribute
             arrival.close()
             raise StepError(
@@ -165,10 +172,10 @@ class Stubs:
 class Arrival:
     """The stubs that one message has brought."""
 
-    __slots__ = ("_claimed", "_numbers", "_stubs")
+    __slots__ = ("_claimed", "_numbers", "_stubs", "invocation")
 
-    def __init__(self, stubs: Stubs, numbers: list[int]) -> None:
-        self._stubs, self._numbers = stubs, numbers
+    def __init__(self, stubs: Stubs, numbers: list[int], invocation: Invocation) -> None:
+        self._stubs, self._numbers, self.invocation = stubs, numbers, invocation
         self._claimed: dict[int, HeldStub] = {}
 
     def decode(self, data: bytes) -> Any:
@@ -197,9 +204,10 @@ class Arrival:
 _arriving: ContextVar[Arrival] = ContextVar("arriving")
 
 
-def received(place: int) -> HeldStub:
-    """For whoever revives a value: the stub at this place. Raises ``LookupError`` if there is none."""
-    return _arriving.get().claim(place)
+def received(place: int) -> tuple[HeldStub, Invocation]:
+    """For whoever revives a value: the stub at this place, and whose it is. Raises ``LookupError`` if there is none."""
+    arrival = _arriving.get()
+    return arrival.claim(place), arrival.invocation
 
 
 class HeldStub:
@@ -228,11 +236,12 @@ class HeldStub:
 class Packing:
     """What goes into one message: ``encode`` makes the value, and ``numbers`` are the stubs beside it."""
 
-    __slots__ = ("_invocation", "_stubs", "numbers")
+    __slots__ = ("_invocation", "_streams", "_stubs", "numbers")
 
     def __init__(self, stubs: Stubs, invocation: Invocation) -> None:
         self._stubs, self._invocation = stubs, invocation
         self.numbers: list[int] | None = None
+        self._streams: list[int] | None = None  # those of them that are streams of this isolate
 
     def encode(self, value: Any) -> bytes:
         """Raises what ``values.encode`` does, and ``CapacityError``."""
@@ -250,13 +259,60 @@ class Packing:
             held.check()
             return "RpcStub", self._place(held.number)
         if isinstance(value, RpcTarget) or _is_function(value):
-            if is_workflow_code(self._invocation):
-                raise TypeError(
-                    f"{type(value)} cannot be sent over RPC from here: workflow code between steps is run again, and "
-                    "nobody could call it then. Send it from a step."
-                )
-            return "RpcStub", self._place(self._stubs.give(value))
+            return "RpcStub", self._place(self._give(value, value))
+        if isinstance(value, JsBody):
+            value = value._owner()
+        if isinstance(value, Body):
+            stream = value._as_stream()
+            described: tuple[str, Any] | None = None if stream is None else value._described(stream)
+            return described
+        if isinstance(value, ReadableStream):
+            return "ReadableStream", self._place(self._stream(value))
         return None
+
+    def _give(self, value: Any, target: Any) -> int:
+        if is_workflow_code(self._invocation):
+            raise TypeError(
+                f"{type(value)} cannot be sent over RPC from here: workflow code between steps is run again, and "
+                "nobody could use it then. Send it from a step."
+            )
+        return self._stubs.give(target)
+
+    def _stream(self, stream: ReadableStream) -> int:
+        if stream.locked:
+            raise TypeError("This ReadableStream is locked to a reader and cannot be sent over RPC.")
+        source = stream._chunks
+        if isinstance(source, ReceivedStream) and source.untouched:
+            source.held.check()
+            stream._acquire()
+            return source.held.number
+        number = self._give(stream, None)
+        self._stubs.given[number].target = GivenStream(stream, self._invocation)
+        if self._streams is None:
+            self._streams = []
+        self._streams.append(number)
+        return number
+
+    def lend(self) -> None:
+        """For arguments: the invocation lasts until its streams have been read, as if by waitUntil."""
+        invocation = self._invocation
+        if self._streams is None or type(invocation) is not Invocation or invocation is NOBODY:
+            return
+        lent = [self._stubs.given[number].target for number in self._streams]
+        over = self._stubs.lease(self._streams)
+        assert over is not None
+        if invocation.pending is None:
+            invocation.pending = set()
+        pending = invocation.pending
+        pending.add(over)
+
+        def ended(over: asyncio.Future[None]) -> None:
+            pending.discard(over)
+            if over.cancelled():
+                for stream in lent:
+                    stream.end()
+
+        over.add_done_callback(ended)
 
     def _place(self, number: int) -> int:
         if self.numbers is None:

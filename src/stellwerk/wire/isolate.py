@@ -197,10 +197,10 @@ class WorkflowCall(Message, frozen=True, tag=19):
 
 
 # -- stubs ------------------------------------------------------------------------------------------------------------
-# A function that a value takes along stays where it is; its receiver gets a stub. The value holds places in ``stubs``,
-# the list beside it. What an isolate sends there is either one of its own functions, under an odd number of its own
-# choice that it never uses again, or a stub that it holds, under the even number that the node gave it. What an isolate
-# gets is always even, and means something to this isolate only: the node keeps, for each, who holds what.
+# A function or stream that a value takes along stays where it is; its receiver gets a stub. The value holds places in
+# ``stubs``, the list beside it. What an isolate sends there is either one of its own, under an odd number that it never
+# uses again, or a stub that it holds, under the even number that the node gave it. What an isolate gets is always even,
+# and means something to this isolate only: the node keeps, for each, who holds what.
 
 
 class StubCall(Message, frozen=True, tag=20):
@@ -215,6 +215,13 @@ class StubCall(Message, frozen=True, tag=20):
     scope: int = 0
     request_id: str = ""
     stubs: list[int] | None = None
+
+
+class StreamOpen(Message, frozen=True, tag=22):
+    """Send the stream behind this stub, once. Answered by ``HttpResponse`` with BODY frames, or ``CallFailed``."""
+
+    call: int
+    stub: int
 
 
 class StubsDropped(Message, frozen=True, tag=21):
@@ -295,6 +302,7 @@ AnyMessage = (
     | Credit
     | WorkflowCall
     | StubCall
+    | StreamOpen
     | StubsDropped
     | RunStart
     | RunPast

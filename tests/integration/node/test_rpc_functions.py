@@ -7,10 +7,12 @@ invocation that received it has ended.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.node.kit import ANode, a_node, a_worker, until
+from tests.integration.node.kit import DEADLINE_S, ANode, a_node, a_worker, until
 
 LIMIT = 10_000
 
@@ -118,6 +120,9 @@ class Default(WorkerEntrypoint):
     async def dying(self):
         return {"die": lambda: os._exit(1), "other": lambda: 1}
 
+    async def release(self):
+        return "the first"
+
     async def echo(self, value):
         return value
 
@@ -150,13 +155,14 @@ class Default(WorkerEntrypoint):
 """
 
 NEAR = '''
-import gc
+import asyncio
 import sys
 
 from workers import Response, RpcTarget, WorkerEntrypoint
 from workers.rpc import _RpcStubWrapper
 
 kept = []
+released = asyncio.Event()
 
 
 class Mine(RpcTarget):
@@ -309,6 +315,17 @@ class Default(WorkerEntrypoint):
 
         return await outcome(back(0))
 
+    async def hold(self):
+        """Holds a function of FAR's while FAR is deployed anew."""
+        count = await self.env.FAR.counter()
+        print("holding")
+        await released.wait()
+        return [await count(1), await self.env.FAR.release()]
+
+    async def release(self):
+        released.set()
+        return await self.env.FAR.release()
+
     async def forged(self):
         """Calls stubs that nobody gave it, by their numbers, and passes them on."""
         messages, values = (sys.modules[f"stellwerk.wire.{name}"] for name in ("isolate", "values"))
@@ -347,9 +364,9 @@ class Job(WorkflowEntrypoint):
 
         what = event.payload["what"]
         if what == "in step":
-            return await step.do("one", in_step)
+            return await step.do("one")(in_step)()
         if what == "returned":
-            return await step.do("one", returned)
+            return await step.do("one")(returned)()
         if what == "received between steps":
             await self.env.FAR.counter()
         if what == "sent between steps":
@@ -473,9 +490,22 @@ def test_what_the_program_forgets_does_not_count(node: ANode) -> None:
 def test_a_function_whose_isolate_has_ended_says_so(node: ANode) -> None:
     during, after, passed_on = ask(node, "dying")
     assert during[2].startswith("The Worker that was called ended")
-    assert after[2].startswith("The Worker that has this function ended")
+    assert after[2].startswith("The Worker that has this function or stream ended")
     assert "ended" in passed_on[2]
     assert ask(node, "counts") == [2, 3, -2]
+
+
+def test_an_isolate_that_is_replaced_lives_on_while_its_functions_are_held(tmp_path: Path) -> None:
+    entry = a_worker(tmp_path, "far", FAR)
+    services = [{"binding": name, "service": "far"} for name in ("FAR", "MIDDLE")]
+    a_worker(tmp_path, "near", NEAR, services=services, toml="[limits]\nisolates_max = 1\n")
+    with ANode(tmp_path) as node, ThreadPoolExecutor(1) as thread:
+        holding = thread.submit(ask, node, "hold")
+        node.record(worker="near", text="holding")
+        entry.write_text(FAR.replace("the first", "the second"))
+        node.record(worker="far", event=lambda text: "version 2 serves now" in text)
+        assert ask(node, "release") == "the second"
+        assert holding.result(DEADLINE_S) == [1, "the second"]
 
 
 # -- workflows --------------------------------------------------------------------------------------------------------

@@ -66,6 +66,9 @@ class AHost:
     def received_stub(self, place: int) -> HeldStub:
         raise LookupError(place)  # values here come without stubs
 
+    def received_stream(self, place: int) -> AsyncIterator[bytes]:
+        raise LookupError(place)
+
     async def stub_rpc(self, stub: HeldStub, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError
 

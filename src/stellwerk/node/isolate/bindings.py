@@ -34,7 +34,7 @@ from stellwerk.node.workflow.live import LiveRun
 from stellwerk.node.workflow.operations import WorkflowOperations
 from stellwerk.wire import isolate as messages
 
-Call = messages.HttpRequest | messages.RpcCall | messages.StubCall
+Call = messages.HttpRequest | messages.RpcCall | messages.StubCall | messages.StreamOpen
 
 
 class Bindings:
@@ -79,17 +79,18 @@ class Bindings:
         else:
             self._spawn(self._forward_later(relay, version, forwarded))
 
-    def stub_call(self, isolate: Isolate, calls: Calls, message: messages.StubCall) -> None:
-        """To where the function is, and nowhere else."""
+    def stub_call(self, isolate: Isolate, calls: Calls, message: messages.StubCall | messages.StreamOpen) -> None:
+        """To where the function or stream is, and nowhere else."""
         number = message.call
         relay = calls.relays[number] = Relay(isolate, number, calls.relays, self._stubs)
         try:
-            relay.taken = self._stubs.taken(isolate, message.stubs)
-            _check_depth(message.depth)
+            if isinstance(message, messages.StubCall):
+                relay.taken = self._stubs.taken(isolate, message.stubs)
+                _check_depth(message.depth)
             given = self._stubs.target(isolate, message.stub)
             if given.owner.load >= STUB_CALL_LOAD_MAX:
                 raise CapacityError(
-                    f"The isolate that has this function works on {STUB_CALL_LOAD_MAX} calls.",
+                    f"The isolate that has this function or stream works on {STUB_CALL_LOAD_MAX} calls.",
                     cure="Try again in a moment.",
                 )
         except StellwerkError as error:

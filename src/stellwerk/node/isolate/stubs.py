@@ -1,4 +1,4 @@
-"""Stubs: which isolate holds which function of which other one.
+"""Stubs: which isolate holds which function or stream of which other one.
 
 An isolate names what it holds by numbers that mean something in its own table only, as descriptors do to a process. So
 there is nothing to guess: a number that the node did not give to this isolate is refused. A function lives as long as
@@ -102,7 +102,7 @@ class Stubs:
         """The function behind a stub of ``holder``. Raises ``InvalidRequestError`` and ``IsolateLostError``."""
         given = self._of(self._table(holder), number)
         if given.lost:
-            raise IsolateLostError(f"The Worker that has this function ended: {given.lost}")
+            raise IsolateLostError(f"The Worker that has this function or stream ended: {given.lost}")
         return given
 
     # -- letting go ---------------------------------------------------------------------------------------------------

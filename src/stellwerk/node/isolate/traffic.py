@@ -39,6 +39,7 @@ class Traffic:
             messages.HttpRequest: bindings.service_call,
             messages.RpcCall: bindings.service_call,
             messages.StubCall: bindings.stub_call,
+            messages.StreamOpen: bindings.stub_call,
             messages.StubsDropped: bindings.stubs_dropped,
             messages.WorkflowCall: bindings.workflow_call,
         }

@@ -160,6 +160,22 @@ class Body:
         self._source, copy = stream.tee()
         return copy
 
+    def _as_stream(self) -> ReadableStream | None:
+        """The body, for good, where it cannot be sent whole. Who takes it has to read it."""
+        if self._source is None or isinstance(self._source, (str, *BytesLike)):
+            return None
+        if self.body_used:
+            raise OSError(BODY_USED)
+        stream = self.body
+        if stream is not None and stream.locked:
+            raise OSError(BODY_USED)
+        self._used = True
+        return stream
+
+    def _described(self, body: Any) -> tuple[str, Any]:
+        """What RPC sends, with ``body`` as a value or a stream."""
+        raise NotImplementedError
+
     def _whole(self, kind: str) -> Any:
         """The body as a value, to be sent over RPC."""
         if self._source is not None and not isinstance(self._source, (str, *BytesLike)):
@@ -177,6 +193,11 @@ def _once(source: Any) -> AsyncIterator[Any]:
 async def _single(data: bytes) -> AsyncIterator[bytes]:
     if data:
         yield data
+
+
+def received_body(body: Any) -> Any:
+    """A body as RPC has brought it."""
+    return body if body is None or isinstance(body, ReadableStream) else bytes(body)
 
 
 class JsBody(JsProxy):

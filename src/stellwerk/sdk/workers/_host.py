@@ -61,6 +61,9 @@ class Host(Protocol):
     def received_stub(self, place: int) -> HeldStub:
         """While a value is revived: the stub that came with it at this place. Raises ``LookupError``."""
 
+    def received_stream(self, place: int) -> AsyncIterator[bytes]:
+        """While a value is revived: the chunks of the stream that came with it at this place."""
+
     async def stub_rpc(self, stub: HeldStub, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the function, or a method of the ``RpcTarget``."""
 

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from workers._buffers import as_bytes
-from workers._js import JsProxy, options_of
+from workers._host import host
+from workers._js import JsProxy, options_of, revivers
 
 
 class ReadResult(JsProxy):
@@ -173,9 +174,12 @@ class ReadableStream(JsProxy):
             if not ended:
                 await self.cancel()
 
-    async def _bytes(self) -> AsyncIterator[bytes]:
-        """As ``async for``, for the host: every chunk must be binary."""
-        chunks = self.__aiter__()
+    def _bytes(self) -> AsyncIterator[bytes]:
+        """As ``async for``, for the host: every chunk must be binary. Nobody else reads from here on."""
+        self._acquire()
+        return self._binary(self._iterated())
+
+    async def _binary(self, chunks: AsyncIterator[Any]) -> AsyncIterator[bytes]:
         try:
             async for chunk in chunks:
                 yield as_bytes(chunk)
@@ -186,6 +190,13 @@ class ReadableStream(JsProxy):
         raise TypeError(
             "A ReadableStream cannot be sent over RPC yet. Read it first, or pass it as the body of fetch()."
         )
+
+
+def _revived(place: Any) -> ReadableStream:
+    return ReadableStream(host().received_stream(place))
+
+
+revivers["ReadableStream"] = _revived
 
 
 class ReadableStreamReader(JsProxy):

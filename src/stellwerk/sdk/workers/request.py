@@ -7,7 +7,7 @@ from http import HTTPMethod
 from http.client import HTTPMessage
 from typing import Any
 
-from workers._body import Body, JsBody, extracted
+from workers._body import Body, JsBody, extracted, received_body
 from workers._headers import Headers, RawHeaders, http_message, raw_headers
 from workers._js import JsException, JsProxy, js_object, js_text, options_of, revivers
 from workers._url import normalised
@@ -153,9 +153,12 @@ class Request(Body):
     def __repr__(self) -> str:
         return f"Request(method={self._method!r}, url={self._url!r})"
 
-    def __rpc_value__(self) -> tuple[str, Any]:
+    def _described(self, body: Any) -> tuple[str, Any]:
         headers = [list(pair) for pair in self._header_list()]
-        return "Request", [self._method, self._url, headers, self._whole("Request")]
+        return "Request", [self._method, self._url, headers, body]
+
+    def __rpc_value__(self) -> tuple[str, Any]:
+        return self._described(self._whole("Request"))
 
 
 def _url(url: Any) -> str:
@@ -221,7 +224,7 @@ class JsRequest(JsBody):
 def _revived(content: Any) -> Request:
     method, url, headers, body = content
     pairs = [(bytes(name), bytes(value)) for name, value in headers]
-    return Request._from_raw(method, url, pairs, None if body is None else bytes(body))
+    return Request._from_raw(method, url, pairs, received_body(body))
 
 
 revivers["Request"] = _revived

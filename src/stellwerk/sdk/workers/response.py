@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
-from workers._body import BODY_USED, TEXT_TYPE, Body, JsBody, extracted
+from workers._body import BODY_USED, TEXT_TYPE, Body, JsBody, extracted, received_body
 from workers._headers import Headers, RawHeaders, first, raw_headers
 from workers._host import RawResponse
 from workers._js import JsException, JsProxy, options_of, revivers
@@ -120,9 +120,12 @@ class FetchResponse(PyodideFetchResponse):
             parts.append(f"url={self._url!r}")
         return f"Response({', '.join(parts)})"
 
-    def __rpc_value__(self) -> tuple[str, Any]:
+    def _described(self, body: Any) -> tuple[str, Any]:
         headers = [list(pair) for pair in self._header_list()]
-        return "Response", [self._status, self._reason, headers, self._whole("Response")]
+        return "Response", [self._status, self._reason, headers, body]
+
+    def __rpc_value__(self) -> tuple[str, Any]:
+        return self._described(self._whole("Response"))
 
 
 class _Json:
@@ -350,7 +353,7 @@ def _js_json(data: Any, *init: Any, **options: Any) -> JsResponse:
 def _revived(content: Any) -> Response:
     status, reason, headers, body = content
     pairs = [(bytes(name), bytes(value)) for name, value in headers]
-    return Response._from_raw(RawResponse(status, pairs, None if body is None else bytes(body), reason))
+    return Response._from_raw(RawResponse(status, pairs, received_body(body), reason))
 
 
 revivers["Response"] = _revived
