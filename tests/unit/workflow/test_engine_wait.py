@@ -131,3 +131,20 @@ def test_a_run_that_has_ended_before_is_read() -> None:
         assert store.loads == 1
 
     scenario(main)
+
+
+def test_a_run_is_described_as_running_before_its_row_is() -> None:
+    async def main(store: AStore) -> None:
+        node = ANode(store)
+        engine = an_engine(node)
+        await created(engine, store)
+
+        handed = (await engine.describe("flow", "run")).row
+        await ends(node, i.StepDone(number(node), "do:a-1", "a", 1, 1, 2_000, b"\x01"))
+        node.runs.table.forget(next(iter(node.runs.table.runs.values())))
+        read = (await engine.describe("flow", "run")).row
+
+        assert (handed.status, handed.started_at) == (Status.RUNNING, None)
+        assert (read.status, read.started_at) == (Status.RUNNING, 2_000)
+
+    scenario(main)

@@ -202,6 +202,11 @@ class Engine:
         stored = await self.runs.store.load_run(self.runs.account_id, workflow, instance_id)
         if stored is None:
             raise InstanceNotFoundError
+        if stored.row.status is Status.QUEUED:  # what has come out of the queue is written there when it lasts
+            live = self.runs.table.runs.get((workflow, instance_id))
+            state = from_journal(map(e.decode, stored.journal)) if live is None else live.state
+            stored.row.status = state.status if live is None else live.shown_status
+            stored.row.started_at = state.started_at
         return stored
 
     async def wait(self, workflow: str, instance_id: str, *, timeout_ms: int) -> InstanceStatus:

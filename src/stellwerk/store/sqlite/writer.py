@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -269,8 +268,8 @@ class _Life(asyncio.Protocol):
 
 def _spawn(channel: int, path: Path, epoch: int, alive: Path | None) -> subprocess.Popen[bytes]:
     """The lock on ``alive`` belongs to the opening, which only the new process keeps."""
-    paths = list(dict.fromkeys(str(home.parent) for home in HOMES))
-    command = [sys.executable, "-I", "-S", str(SCRIPT), str(channel), str(path), str(epoch), json.dumps(paths)]
+    paths = os.pathsep.join(dict.fromkeys(str(home.parent) for home in HOMES))
+    command = [sys.executable, "-I", "-S", str(SCRIPT), str(channel), str(path), str(epoch), paths]
     kept = [channel]
     if alive is not None:
         kept.append(os.open(alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -12,7 +12,7 @@ Started with ``-I -S``: no site-packages, no PYTHON* variables, and no import of
 """
 
 import importlib
-import json
+import os
 import signal
 import socket
 import sys
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         print("This is started by the node: <fd> <database> <epoch> <paths>.", file=sys.stderr)
         return 64
     descriptor, database, epoch, paths = arguments
-    sys.path[:0] = json.loads(paths)
+    sys.path[:0] = paths.split(os.pathsep)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the node, which then closes the store
         signal.signal(number, signal.SIG_IGN)
     committer = importlib.import_module("stellwerk.store.sqlite.committer")
