@@ -173,9 +173,8 @@ class Requests:
             await self._failed(message.call, error, invocation)
             return
         lease = self._stubs.lease(packing.numbers)
-        pending = invocation.pending is not None or lease is not None
         del args, kwargs, result  # what only they hold is let go before the lease is over
-        self._channel.send(messages.RpcResult(message.call, data, pending, packing.numbers))
+        self._channel.send(messages.RpcResult(message.call, data, invocation.pending is not None, packing.numbers))
         await self._finish(message.call, invocation, lease)
 
     def stream_open(self, message: messages.StreamOpen) -> None:
@@ -219,13 +218,13 @@ class Requests:
 
     async def _finish(self, number: int, invocation: Invocation, lease: asyncio.Future[None] | None = None) -> None:
         """Keeps the invocation alive for its waitUntil work, at most 30 s in all, and while others hold what it has
-        returned; then lets go of it."""
-        if invocation.pending is not None or lease is not None:
+        returned; then lets go of it. To the node the call is over before that: to be held is no work."""
+        if invocation.pending is not None:
             await self._wait_for_pending(invocation)
-            if lease is not None:
-                await lease
-                await self._wait_for_pending(invocation)  # of what was called meanwhile
             self._channel.send(messages.CallEnded(number))
+        if lease is not None:
+            await lease
+            await self._wait_for_pending(invocation)  # what its streams have begun meanwhile
         invocation.over = True
         close_unread(invocation.unread)
         self.calls.pop(number, None)

@@ -309,6 +309,10 @@ class Default(WorkerEntrypoint):
             assert len(await self.env.FAR.functions(4_000)) == 4_000
         return "fine"
 
+    async def more_than_invocations(self):
+        held = [await self.env.FAR.counter() for _ in range(1_100)]
+        return [len(held), await held[-1](1)]
+
     async def bounced(self):
         async def back(depth):
             return await self.env.FAR.bounce(back, depth)
@@ -544,6 +548,10 @@ def test_more_stubs_than_an_isolate_may_hold_are_refused_and_its_end_frees_them(
         held, said = ask(node, "too_many_held")
         assert held == 8_000
         assert str(LIMIT) in said[2]
+
+
+def test_functions_that_are_held_take_no_room_from_the_invocations_of_their_isolate(node: ANode) -> None:
+    assert ask(node, "more_than_invocations") == [1_100, 1]
 
 
 def test_functions_that_call_one_another_for_ever_end_with_the_limit_of_chained_calls(node: ANode) -> None:
