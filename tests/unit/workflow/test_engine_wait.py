@@ -148,3 +148,19 @@ def test_a_run_is_described_as_running_before_its_row_is() -> None:
         assert (read.status, read.started_at) == (Status.RUNNING, 2_000)
 
     scenario(main)
+
+
+def test_an_end_that_is_not_on_disk_is_not_described() -> None:
+    async def main(store: AStore) -> None:
+        node = ANode(store)
+        engine = an_engine(node)
+        await created(engine, store)
+        isolate: Any = node.pool.isolate
+        node.runs.reports(isolate, [i.RunFailed(number(node), ERROR)])
+
+        row = (await engine.describe("flow", "run")).row
+
+        assert (row.status, row.ended_at) == (Status.RUNNING, None)
+        store.commit()
+
+    scenario(main)

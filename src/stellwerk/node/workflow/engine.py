@@ -20,7 +20,7 @@ from stellwerk.core.workflow.status import TERMINAL, Status
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.workflow.counters import EngineCounters
-from stellwerk.node.workflow.live import LiveRun
+from stellwerk.node.workflow.live import LiveRun, Place
 from stellwerk.node.workflow.runs import Runs
 from stellwerk.store import base
 from stellwerk.store.base import InstanceRow, StoredRun
@@ -203,9 +203,10 @@ class Engine:
         if stored is None:
             raise InstanceNotFoundError
         if stored.row.status is Status.QUEUED:  # what has come out of the queue is written there when it lasts
+            state = from_journal(map(e.decode, stored.journal))
             live = self.runs.table.runs.get((workflow, instance_id))
-            state = from_journal(map(e.decode, stored.journal)) if live is None else live.state
-            stored.row.status = state.status if live is None else live.shown_status
+            handed = live is not None and live.place is Place.RUNNING
+            stored.row.status = Status.RUNNING if handed and state.status is Status.QUEUED else state.status
             stored.row.started_at = state.started_at
         return stored
 
