@@ -243,8 +243,8 @@ def _prepared_object(value: Any, kind: type, depth: int) -> Any:
         raise NotSerialisableError(f"Awaitable {kind} cannot be sent over RPC.")
     if callable(value) and not isinstance(value, type):
         raise NotSerialisableError(
-            f"{kind} cannot be sent over RPC: functions as stubs are not built yet.",
-            cure="Send data, and call a method of the other Worker with it.",
+            f"{kind} cannot be kept or sent from here: a function lives in the invocation that made it.",
+            cure="Return data; functions go over calls between Workers only.",
         )
     # Not its repr: that is the program's own code, which may fail or never end.
     raise NotSerialisableError(f"DataCloneError: an object of {kind} could not be cloned.")

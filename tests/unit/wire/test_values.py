@@ -158,7 +158,7 @@ def test_what_cannot_be_sent_is_refused_with_cloudflares_words(make: Any, text: 
 
 
 def test_functions_are_refused_because_stubs_are_not_built() -> None:
-    with pytest.raises(TypeError, match="stubs are not built yet"):
+    with pytest.raises(TypeError, match="lives in the invocation that made it"):
         encode({"f": lambda: 1})
 
 
