@@ -21,6 +21,7 @@ from tests.fault.kill.worker import write_workspace
 READY_S = 30.0
 LOG_LINES = 400
 ACCOUNT = "/client/v4/accounts/local/workflows"
+UNFINISHED = ("queued", "running", "waiting", "paused")
 
 
 class EndedEarlyError(AssertionError):
@@ -175,11 +176,17 @@ class NodeProcess:
         return found
 
     async def until_ended(self, workflow: str, within_s: float) -> dict[str, int]:
-        """Returns when no instance is on its way any more; or, after ``within_s``, how many still are."""
+        """Returns when no instance is on its way any more; or, after ``within_s``, how many still are.
+
+        The ended ones are counted, since those stay: one that goes from ``waiting`` to ``running`` between two looks
+        would be in neither."""
         deadline = time.monotonic() + within_s
         while True:
-            left = {status: await self.count(workflow, status) for status in ("queued", "running", "waiting", "paused")}
-            if not any(left.values()) or time.monotonic() > deadline:
+            ended = [await self.count(workflow, status) for status in ("complete", "errored", "terminated")]
+            if sum(ended) == await self.count(workflow):
+                return {}
+            if time.monotonic() > deadline:
+                left = {status: await self.count(workflow, status) for status in UNFINISHED}
                 return {status: count for status, count in left.items() if count}
             await asyncio.sleep(0.05)  # bounded
 
