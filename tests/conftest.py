@@ -9,6 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine. Hypothesis' first draw of text builds a table, and in a
+# fresh clone that alone was too slow for it once.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 _state = {"network": True}
 
