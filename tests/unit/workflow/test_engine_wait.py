@@ -6,12 +6,15 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.unit.workflow.doubles import ANode, AStore, scenario, turns
 
 from stellwerk.core import limits
+from stellwerk.core.errors import StorageError
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.status import Status
+from stellwerk.node.workflow import runs as runs_module
 from stellwerk.node.workflow.engine import Engine, InstanceStatus
 
 SOON_MS = 20_000  # longer than any test lives
@@ -162,5 +165,27 @@ def test_an_end_that_is_not_on_disk_is_not_described() -> None:
 
         assert (row.status, row.ended_at) == (Status.RUNNING, None)
         store.commit()
+
+    scenario(main)
+
+
+def test_a_create_that_failed_and_is_on_disk_all_the_same_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that writes may die between the commit and the answer; a repeat then hears that the id is taken."""
+    monkeypatch.setattr(runs_module, "RELOAD_AFTER_S", 0)
+
+    async def main(store: AStore) -> None:
+        node = ANode(store)
+        creating = asyncio.create_task(an_engine(node).create("flow", instance_id="run", params=b"\x80", trigger="api"))
+        await turns()
+        (decision,) = store.waiting
+        store.journals["flow", "run"] = [data for *_, data in decision.journal]
+        store.commit(StorageError("the process that writes ended"))
+        with pytest.raises(StorageError):
+            await creating
+        await turns()
+        store.commit()  # the double's rows are older than the node, so it is taken for an orphan
+        await turns()
+
+        assert node.started == ["run"]
 
     scenario(main)

@@ -285,7 +285,11 @@ class Runs:
         )
         self._leave_isolate(live, "its decision was not recorded")
         self.table.forget(live)
-        asyncio.get_running_loop().call_later(RELOAD_AFTER_S, self.dispatcher.enqueue, live.key)
+        self.look_again(live.key)
+
+    def look_again(self, key: Key) -> None:
+        """What the store has of this run is not known. In a moment it is read, and taken up if it is there."""
+        asyncio.get_running_loop().call_later(RELOAD_AFTER_S, self.dispatcher.enqueue, key)
 
     # -- what else happens to runs ------------------------------------------------------------------------------------
 
