@@ -98,8 +98,7 @@ class LiveRun:
         """What the index row has to say after these entries, when that is something else than it says.
 
         A run that comes out of the queue is shown as ``running`` when that lasts: when an attempt does, or a second has
-        passed. Most runs have ended by then, and are spared a row, three pages of the database, and a third of what
-        their record costs.
+        passed. Most runs have ended by then, and are spared one of the two times that their row is written.
         """
         state = self.state
         status = state.status

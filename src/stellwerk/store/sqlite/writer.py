@@ -209,10 +209,10 @@ class _Life(asyncio.Protocol):
         with theirs:
             try:
                 self.process = _spawn(theirs.fileno(), path, epoch, alive)
+                self._pidfd = os.pidfd_open(self.process.pid)
             except BaseException:
-                mine.close()
+                mine.close()  # and with it the process, if it was made
                 raise
-        self._pidfd = os.pidfd_open(self.process.pid)
         self._loop.add_reader(self._pidfd, self._gone)
         self._connecting = self._loop.create_task(self._connect(mine))
 
