@@ -82,7 +82,10 @@ class Zygote:
             os._exit(0)  # the node is gone, and with us go the isolates
 
     def _order(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self._control, messages.MESSAGE_BYTES_MAX, 2, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, messages.MESSAGE_BYTES_MAX, 2, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # the node was killed, with words of ours unread
+            os._exit(0)
         if not data:
             os._exit(0)
         order = messages.decode(data)

@@ -12,7 +12,7 @@ from stellwerk.core import limits
 from stellwerk.core.errors import StorageError
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
-from stellwerk.node.workflow import runs as runs_module
+from stellwerk.node.workflow import dispatcher as dispatcher_module
 
 ENDED = e.RunInterrupted(BEFORE, "the node ended", node=True)
 
@@ -88,7 +88,7 @@ def test_a_run_that_each_node_takes_up_without_any_progress_ends_errored_and_is_
 
 
 def test_a_commit_that_fails_counts_nothing_and_the_run_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_module, "RELOAD_AFTER_S", 0)
+    monkeypatch.setattr(dispatcher_module, "LOOK_AGAIN_S", 0)
 
     async def main(store: AStore) -> None:
         key = store.holds("run")
@@ -125,7 +125,7 @@ def test_a_run_that_is_terminated_while_it_is_counted_is_not_started() -> None:
 
 
 def test_a_run_that_is_dropped_while_it_is_counted_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs_module, "RELOAD_AFTER_S", 0)
+    monkeypatch.setattr(dispatcher_module, "LOOK_AGAIN_S", 0)
 
     async def main(store: AStore) -> None:
         key = store.holds("run")

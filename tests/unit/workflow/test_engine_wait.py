@@ -14,7 +14,7 @@ from stellwerk.core.errors import StorageError
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.status import Status
-from stellwerk.node.workflow import runs as runs_module
+from stellwerk.node.workflow import dispatcher as dispatcher_module
 from stellwerk.node.workflow.engine import Engine, InstanceStatus
 
 SOON_MS = 20_000  # longer than any test lives
@@ -171,7 +171,7 @@ def test_an_end_that_is_not_on_disk_is_not_described() -> None:
 
 def test_a_create_that_failed_and_is_on_disk_all_the_same_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that writes may die between the commit and the answer; a repeat then hears that the id is taken."""
-    monkeypatch.setattr(runs_module, "RELOAD_AFTER_S", 0)
+    monkeypatch.setattr(dispatcher_module, "LOOK_AGAIN_S", 0)
 
     async def main(store: AStore) -> None:
         node = ANode(store)

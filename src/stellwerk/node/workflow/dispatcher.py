@@ -22,6 +22,7 @@ from stellwerk.node.workflow.live import Key, LiveRun, Place
 
 START_FAILURES_MAX = 5  # isolates of its version that did not come up, before a run ends errored
 START_RETRY_S = (0.1, 0.5, 2.0, 10.0)
+LOOK_AGAIN_S = 1.0  # at a run of which the store could not say what it has, or did not take a decision
 
 
 class Versions(Protocol):
@@ -83,6 +84,10 @@ class Dispatcher:
         else:
             self._start(run, workflow)
 
+    def look_again(self, key: Key) -> None:
+        """What the store has of this run is not known. In a moment it is read, and taken up if it is there."""
+        asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self.enqueue, key)
+
     def _at_limit(self, workflow: str) -> bool:
         bound = self._limits.get(workflow)
         return bound is not None and self._running.get(workflow, 0) >= bound
@@ -135,7 +140,7 @@ class Dispatcher:
             live = await self._load(key)
         except StellwerkError:  # the store could not be read: the run keeps its turn, and is read again
             self.left(key[0], solo=False)
-            asyncio.get_running_loop().call_later(START_RETRY_S[-2], self.enqueue, key)
+            self.look_again(key)
             return
         if live is None or live.state.terminal or live.place is not Place.IDLE:
             self.left(key[0], solo=False)

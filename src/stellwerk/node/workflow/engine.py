@@ -164,9 +164,8 @@ class Engine:
                 runs.counters.created += 1
                 self._admit(drafts[index][0])
             elif not isinstance(error, InstanceExistsError):
-                runs.look_again(
-                    drafts[index][0].key
-                )  # it may be on disk all the same, and a repeat would hear that it is
+                # It may be on disk all the same, and a repeat would hear that it is.
+                runs.dispatcher.look_again(drafts[index][0].key)
             if not left and not recorded.done():
                 recorded.set_result(None)
 

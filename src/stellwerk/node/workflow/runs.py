@@ -34,8 +34,6 @@ from stellwerk.node.workflow.timers import Timers
 from stellwerk.store.base import InstanceRow, WorkflowRoom
 from stellwerk.wire import isolate as messages
 
-RELOAD_AFTER_S = 1.0  # when the store has failed a run's decision, it is read again after this
-
 
 class EventLog(Protocol):
     def warn(self, event: str, **fields: Any) -> None: ...
@@ -285,11 +283,7 @@ class Runs:
         )
         self._leave_isolate(live, "its decision was not recorded")
         self.table.forget(live)
-        self.look_again(live.key)
-
-    def look_again(self, key: Key) -> None:
-        """What the store has of this run is not known. In a moment it is read, and taken up if it is there."""
-        asyncio.get_running_loop().call_later(RELOAD_AFTER_S, self.dispatcher.enqueue, key)
+        self.dispatcher.look_again(live.key)
 
     # -- what else happens to runs ------------------------------------------------------------------------------------
 

@@ -120,6 +120,8 @@ def serve(channel: socket.socket, database: str, *, epoch: int) -> None:
                 data = channel.recv(READ_BYTES, socket.MSG_DONTWAIT if backlog else 0)
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # the node was killed, with answers of ours unread
+                data = b""
             more = bool(data)
             for content in frames.feed(data):
                 backlog.extend(decode_writes(content))
