@@ -90,13 +90,12 @@ class Node:
             account_id=LOCAL_ACCOUNT, store=store, pool=pool, versions=deployments, clock=self.clock, log=self.log
         )
         self.engine = Engine(runs, deployments)
-        traffic = Traffic(pool, deployments)
+        traffic = Traffic(pool, deployments, self.engine)  # before the engine starts, and runs have something to say
         self._services.append(traffic)
         if self.config.workspace:
             self.development = Development(self.config, deployments, self.log, runs)
             await self._begin(self.development)
         await self._begin(self.engine)
-        traffic.connect(self.engine)
         await self._listen(folder, store, traffic, turn)
 
     async def _listen(self, folder: StateFolder, store: SqliteStore, traffic: Traffic, turn: Turn) -> None:

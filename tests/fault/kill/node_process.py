@@ -32,7 +32,7 @@ class NodeProcess:
     """``start`` returns when the node is ready, ``kill`` when it is gone. ``module`` may name a sabotaged build."""
 
     def __init__(self, workspace: Path, state: Path, *, module: str = "stellwerk.node") -> None:
-        self.workspace, self.state, self._module = workspace, state, module
+        self.workspace, self.state, self.module = workspace, state, module
         self.process: asyncio.subprocess.Process | None = None
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.starts = 0
@@ -60,7 +60,7 @@ class NodeProcess:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", self._module, "dev", str(self.workspace), "--state", str(self.state)),
+            *(sys.executable, "-P", "-m", self.module, "dev", str(self.workspace), "--state", str(self.state)),
             *("--port", "0", "--control-port", "0", "--force"),
             env=self._environment,
             stdout=asyncio.subprocess.PIPE,

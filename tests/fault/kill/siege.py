@@ -45,6 +45,7 @@ class Siege:
     faults: dict[str, int]
     peace_s: float = 40.0
     effects_between: tuple[int, int] = EFFECTS_BETWEEN_KILLS
+    rests: int = 0  # so many kills of the node are followed by nothing, until all that was in flight has ended
     over: asyncio.Event = field(default_factory=asyncio.Event)
     refused: asyncio.Event = field(default_factory=asyncio.Event)  # a client was told 5xx
     recovered_s: list[float] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Siege:
         self._fault_log = (self.folder / "faults.jsonl").open("w")
         self._open: set[str] = set()  # acknowledged, not seen ended
         self._room = asyncio.Event()
+        self._calm = asyncio.Event()  # cleared: nothing is created
+        self._calm.set()
         plan = {"stages": LOAD_STAGES, "nap_before_stage": NAP_BEFORE_STAGE, "faults": self.faults, "seed": self.seed}
         (self.folder / "plan.json").write_text(json.dumps(plan))
 
@@ -112,6 +115,16 @@ class Siege:
         await self.node.start()
         self.recovered_s.append(time.monotonic() - begun)
         self._fault("node", begun, time.monotonic(), load)
+        if self.rests:
+            self.rests -= 1
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """The next kill would have every run that was lost in this one taken up again, and so hide it."""
+        self._calm.clear()
+        left = await self.node.until_ended(WORKFLOW, END_WITHIN_S)
+        assert left == {}, f"{left} after a kill of the node, and nothing else had happened"
+        self._calm.set()
 
     async def _kill_isolate(self) -> None:
         """One that has something to do: it is looked for until there is one, and it has not ended by itself."""
@@ -177,6 +190,7 @@ class Siege:
         chance = random.Random(f"{self.seed}/{client}")
         number = 0
         while not self.over.is_set():
+            await self._calm.wait()
             if len(self._open) >= IN_FLIGHT_MAX:
                 self._room.clear()
                 await self._room.wait()

@@ -54,6 +54,23 @@ def test_a_thousand_runs_that_slept_through_a_kill_of_the_node_wake_once_and_not
     asyncio.run(scenario())
 
 
+def test_runs_that_a_node_takes_up_are_heard_before_its_start_is_over(tmp_path: Path) -> None:
+    runs = [(f"r-{number}", {"kind": "innocent", "work_ms": 300}) for number in range(20)]
+
+    async def scenario() -> None:
+        async with a_node_and_a_ledger(tmp_path) as (node, ledger):
+            await node.create("bomb", runs)
+            await ledger.reaches(len(runs))
+            await node.kill()
+            assert await ledger.count() == len(runs)  # all were at work, none had ended
+            node.module = "tests.fault.kill.slow_start"
+            await node.start()
+            assert await node.until_ended("bomb", END_WITHIN_S / 3) == {}
+            assert await node.count("bomb", "complete") == len(runs)
+
+    asyncio.run(scenario())
+
+
 def test_a_stopped_node_goes_on_where_it_was_and_keeps_a_second_one_out(tmp_path: Path) -> None:
     """SIGSTOP for longer than the naps; meanwhile a second node asks for the same state folder."""
 

@@ -41,7 +41,7 @@ async def besiege(folder: Path, faults: dict[str, int], *, module: str = "stellw
 def test_nothing_acknowledged_is_lost_and_nothing_recorded_changes_however_often_processes_die(
     tmp_path: Path, faults: dict[str, int]
 ) -> None:
-    siege = asyncio.run(besiege(tmp_path, faults))
+    siege = asyncio.run(besiege(tmp_path, faults, rests=faults["node"] // 5))
 
     print(siege.summary())
     assert siege.judge() == []

@@ -41,16 +41,16 @@ class Bindings:
     """Answers the calls that isolates make. ``open_call`` books a call of the node to an isolate."""
 
     def __init__(
-        self, pool: Pool, deployments: Deployments, stubs: Stubs, open_call: Callable[[Isolate, NodeCall], int]
+        self,
+        pool: Pool,
+        deployments: Deployments,
+        engine: Engine,
+        stubs: Stubs,
+        open_call: Callable[[Isolate, NodeCall], int],
     ) -> None:
         self._pool, self._deployments, self._stubs, self._open = pool, deployments, stubs, open_call
         self._tasks: set[asyncio.Task[None]] = set()
-        self._engine: Engine | None = None
-        self._operations: WorkflowOperations | None = None
-
-    def connect(self, engine: Engine) -> None:
-        """The engine needs the pool, the pool this, and this the engine: it comes last."""
-        self._engine = engine
+        self._table = engine.runs.table
         self._operations = WorkflowOperations(engine)
 
     async def stop(self) -> None:
@@ -118,9 +118,7 @@ class Bindings:
 
     def run_of(self, isolate: Isolate, scope: int) -> LiveRun | None:
         """The run on whose behalf an isolate says it calls, if its version is one that the run reaches at all."""
-        if not scope or self._engine is None:
-            return None
-        live = self._engine.runs.table.by_number.get(scope)
+        live = self._table.by_number.get(scope)
         if live is None or isolate.version.version_id not in live.created.manifest.values():
             return None
         return live
@@ -159,8 +157,6 @@ class Bindings:
 
     async def _operate(self, isolate: Isolate, message: messages.WorkflowCall) -> None:
         try:
-            if self._operations is None:
-                raise CapacityError("The node is starting.", cure="Try again in a moment.")
             workflow = _workflow(isolate.version, message.binding)
             parent = self.run_of(isolate, message.scope)
             value = await self._operations.perform(

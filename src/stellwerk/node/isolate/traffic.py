@@ -23,11 +23,11 @@ from stellwerk.wire import isolate as messages
 class Traffic:
     """Hands every message of every isolate to the one that it is for."""
 
-    def __init__(self, pool: Pool, deployments: Deployments) -> None:
+    def __init__(self, pool: Pool, deployments: Deployments, engine: Engine) -> None:
         self._calls: dict[Isolate, Calls] = {}
-        self._engine: Engine | None = None
+        self._runs = engine.runs
         self._stubs = stubs = Stubs()
-        self._bindings = bindings = Bindings(pool, deployments, stubs, self.open)
+        self._bindings = bindings = Bindings(pool, deployments, engine, stubs, self.open)
         self._handlers: dict[type, Callable[[Isolate, Calls, Any], None]] = {
             messages.HttpResponse: self._answered,
             messages.RpcResult: self._answered,
@@ -43,11 +43,6 @@ class Traffic:
             messages.StubsDropped: bindings.stubs_dropped,
             messages.WorkflowCall: bindings.workflow_call,
         }
-
-    def connect(self, engine: Engine) -> None:
-        """The engine needs the pool, the pool this, and this the engine: it comes last."""
-        self._engine = engine
-        self._bindings.connect(engine)
 
     async def stop(self) -> None:
         await self._bindings.stop()
@@ -68,8 +63,8 @@ class Traffic:
             handler = handlers.get(type(message))
             if handler is not None:
                 handler(isolate, calls, message)
-        if reports and self._engine is not None:
-            self._engine.runs.reports(isolate, reports)
+        if reports:
+            self._runs.reports(isolate, reports)
 
     def on_lost(self, isolate: Isolate, cause: str, crashed: bool) -> None:
         calls = self._calls.pop(isolate, None)
@@ -80,8 +75,7 @@ class Traffic:
                 call.lost(cause)
                 isolate.end()
         self._stubs.lost(isolate, cause)
-        if self._engine is not None:
-            self._engine.runs.isolate_lost(isolate, cause, crashed=crashed)
+        self._runs.isolate_lost(isolate, cause, crashed=crashed)
 
     # -- calls of the node --------------------------------------------------------------------------------------------
 
