@@ -115,12 +115,10 @@ class Siege:
         await self.node.start()
         self.recovered_s.append(time.monotonic() - begun)
         self._fault("node", begun, time.monotonic(), load)
-        if self.rests:
-            self.rests -= 1
-            await self._rest()
-
-    async def _rest(self) -> None:
-        """The next kill would have every run that was lost in this one taken up again, and so hide it."""
+        if not self.rests:
+            return
+        # The next kill would have every run that was lost in this one taken up again, and so hide it.
+        self.rests -= 1
         self._calm.clear()
         left = await self.node.until_ended(WORKFLOW, END_WITHIN_S)
         assert left == {}, f"{left} after a kill of the node, and nothing else had happened"
