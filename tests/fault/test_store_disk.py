@@ -166,7 +166,7 @@ class CommitterKit:
 
     def told(self, *writes: messages.Write) -> list[str]:
         """What each owner would be told: "", or the code of the error."""
-        outcome = self.committer.commit(writes)
+        outcome = self.committer.commit(list(writes))
         failed = outcome.failed
         alone = outcome.failures
         return ["" if (error := failed or alone.get(place)) is None else error.code for place in range(outcome.count)]

@@ -11,17 +11,16 @@ import gc
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import apsw
 
 from stellwerk.core import limits
 from stellwerk.core.errors import StellwerkError, StorageError
 from stellwerk.store.sqlite.connection import reopen_writer
-from stellwerk.store.sqlite.group import GroupWriter
+from stellwerk.store.sqlite.group import GroupWriter, Latecomers, is_plain
 from stellwerk.store.sqlite.messages import (
     FencedError,
     FrameReader,
@@ -51,13 +50,13 @@ class Committer:
         with suppress(apsw.Error, StellwerkError):
             self._connection()
 
-    def commit(self, group: Sequence[Write]) -> Outcome:
-        """Writes ``group`` in one transaction. What the outcome does not name as failed is on disk."""
+    def commit(self, group: list[Write], latecomers: Latecomers = list) -> Outcome:
+        """Writes ``group``, and who joins it, in one transaction. What the outcome does not name is on disk."""
         if self._fenced is not None:
             return Outcome(len(group), failure(self._fenced))
         begin = time.perf_counter()
         try:
-            failures, results = self._groups.write(self._connection(), group)
+            failures, results = self._groups.write(self._connection(), group, latecomers)
         except Exception as error:
             return Outcome(len(group), failure(self._discard(error)))
         failed = {place: failure(error) for place, error in failures.items()}
@@ -93,42 +92,67 @@ class Committer:
         return failed
 
 
-def next_group(backlog: deque[Write]) -> list[Write]:
-    """From the front, until the group has its rows. One record larger than that goes alone: it cannot be split."""
-    rows = 0
+def next_group(backlog: deque[Write], rows: int = 0) -> tuple[list[Write], int]:
+    """From the front, until the group has its rows, of which it has ``rows`` already; and how many it has then. One
+    record that is larger by itself goes alone: it cannot be split."""
+    taken = 0 if rows else 1
     for count, write in enumerate(backlog):
         rows += len(write.journal) + len(write.blobs) + 1 if isinstance(write, Record) else 1
         if rows > limits.GROUP_ROWS_MAX:
-            return [backlog.popleft() for _ in range(max(count, 1))]
+            return [backlog.popleft() for _ in range(max(count, taken))], rows
     group = list(backlog)
     backlog.clear()
-    return group
+    return group, rows
+
+
+class Inbox:
+    """What the node has sent and nobody has written yet."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._frames = channel, FrameReader()
+        self._backlog: deque[Write] = deque()
+        self._open = True
+        self._rows = 0  # of the group that is being written
+
+    def read(self, *, wait: bool) -> None:
+        """All that has come. ``wait``: if there is nothing, until something comes or the node closes its end."""
+        while self._open and len(self._backlog) < limits.GROUP_ROWS_MAX:
+            try:
+                data = self._channel.recv(READ_BYTES, 0 if wait and not self._backlog else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # the node was killed, with answers of ours unread
+                data = b""
+            self._open = bool(data)
+            for content in self._frames.feed(data):
+                self._backlog.extend(decode_writes(content))
+
+    def next_group(self) -> list[Write]:
+        """What is to be written next; empty when the node has gone and all is written."""
+        self.read(wait=True)
+        group, self._rows = next_group(self._backlog)
+        return group
+
+    def latecomers(self) -> list[Record]:
+        """What has come since, if it may join a group that is written but not committed. What may not, waits."""
+        self.read(wait=False)
+        if not is_plain(self._backlog):
+            return []
+        group, _ = next_group(self._backlog, self._rows)
+        return cast(list[Record], group)
 
 
 def serve(channel: socket.socket, database: str, *, epoch: int) -> None:
     """Until the node closes its end, and all that it had sent is on disk."""
-    committer = Committer(Path(database), epoch=epoch)
+    committer, inbox = Committer(Path(database), epoch=epoch), Inbox(channel)
     committer.open()
     gc.collect()
     gc.set_threshold(*limits.COLLECT_THRESHOLDS)
     gc.freeze()  # what is made by now stays
-    frames, backlog = FrameReader(), deque[Write]()
-    more = True
-    while more or backlog:
-        while more and len(backlog) < limits.GROUP_ROWS_MAX:
-            try:
-                data = channel.recv(READ_BYTES, socket.MSG_DONTWAIT if backlog else 0)
-            except BlockingIOError:
-                break
-            except ConnectionResetError:  # the node was killed, with answers of ours unread
-                data = b""
-            more = bool(data)
-            for content in frames.feed(data):
-                backlog.extend(decode_writes(content))
-        if backlog:
-            outcome = committer.commit(next_group(backlog))
-            try:
-                channel.sendall(frame(encode(outcome)))
-            except BrokenPipeError:  # the node has gone: nobody is told, and nothing more may be written for it
-                break
+    while group := inbox.next_group():
+        outcome = committer.commit(group, inbox.latecomers)
+        try:
+            channel.sendall(frame(encode(outcome)))
+        except BrokenPipeError:  # the node has gone: nobody is told, and nothing more may be written for it
+            break
     committer.close()

@@ -9,7 +9,7 @@ find the guilty one), for restarts (the old life must end before the new one beg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -73,6 +73,8 @@ Failures = dict[int, StellwerkError]
 """Place in the group -> why that one failed."""
 Results = dict[int, VersionRow | bool | None]
 """Place in the group -> what a command answers."""
+Latecomers = Callable[[], list[Record]]
+"""Plain decisions (``is_plain``) that may join a group which is about to be committed."""
 
 
 class GroupWriter:
@@ -91,18 +93,23 @@ class GroupWriter:
         if isinstance(last, int):
             self._next_run = max(self._next_run, last + 1)
 
-    def write(self, db: apsw.Connection, group: Sequence[Write]) -> tuple[Failures, Results]:
+    def write(self, db: apsw.Connection, group: list[Write], latecomers: Latecomers = list) -> tuple[Failures, Results]:
         """Writes and commits. Returns who failed alone, and what commands answer; the others are on disk.
 
-        Raises when nothing of the group is on disk, or nobody can know: then the connection must not be used again.
+        ``latecomers`` tells, just before the commit, which decisions have come meanwhile: they join ``group``, and so
+        are spared a commit of their own. Raises when nothing of the group is on disk, or nobody can know: then the
+        connection must not be used again.
         """
         db.execute("BEGIN IMMEDIATE")
         self._check_fence(db)
-        records = _gathered(group)
         results: Results = {}
-        if records is not None:
+        if is_plain(group):
             try:
-                failures = self._write_fast(db, records)
+                failures = self._write_fast(db, cast(list[Record], group), 0)
+                if late := latecomers():
+                    place = len(group)
+                    group += late
+                    failures |= self._write_fast(db, late, place)
             except GUILTY:
                 db.execute("ROLLBACK")
                 self.forget()
@@ -130,11 +137,11 @@ class GroupWriter:
 
     # -- fast ---------------------------------------------------------------------------------------------------------
 
-    def _write_fast(self, db: apsw.Connection, group: Sequence[Record]) -> Failures:
+    def _write_fast(self, db: apsw.Connection, group: Sequence[Record], first_place: int) -> Failures:
         failures: Failures = {}
         rows: list[Row] = []
         updates: list[Row] = []
-        for place, record in enumerate(group):
+        for place, record in enumerate(group, first_place):
             if record.create is not None and not self._create(db, record.create):
                 failures[place] = InstanceExistsError(record.create.instance_id)
                 continue
@@ -302,12 +309,12 @@ class _HoleError(ValueError):
     """An entry does not follow the last one of its journal."""
 
 
-def _gathered(group: Sequence[Write]) -> Sequence[Record] | None:
-    """The group when it may be written the fast way: no command, no restart. A plain loop: this is the hot path."""
+def is_plain(group: Iterable[Write]) -> bool:
+    """Whether it may be written the fast way: no command, no restart. A plain loop: this is the hot path."""
     for write in group:
         if type(write) is not Record or (write.create is not None and write.create.incarnation != 1):
-            return None
-    return cast(Sequence[Record], group)
+            return False
+    return True
 
 
 def _apply(db: apsw.Connection, write: Write) -> VersionRow | bool | None:
