@@ -22,6 +22,7 @@ from stellwerk.core.workflow.steps import DEFAULT_CONFIG, StepConfig
 
 names = st.sampled_from("abcd")
 attempts = st.integers(1, 4)
+aheads = st.sampled_from([-1, -1, 0, 50])
 configs = st.sampled_from(
     [None, StepConfig(0, 0, "constant"), StepConfig(2, 50, "linear"), StepConfig(1, "1 second", "exponential")]
 )
@@ -78,9 +79,10 @@ class Runs(RuleBasedStateMachine):
         if begun and not self.state.terminal:
             assert running == [begun[0].key]
 
-    @rule(name=names, attempt=attempts, config=configs, nested=st.booleans())
-    def step_done(self, name: str, attempt: int, config: StepConfig | None, nested: bool) -> None:
-        self.happens(i.StepDone(1, f"do:{name}-1", name, 1, attempt, self.now, b"\x01", config, nested))
+    @rule(name=names, attempt=attempts, config=configs, nested=st.booleans(), ahead_ms=aheads)
+    def step_done(self, name: str, attempt: int, config: StepConfig | None, nested: bool, ahead_ms: int) -> None:
+        key = f"do:{name}-1"
+        self.happens(i.StepDone(1, key, name, 1, attempt, self.now, b"\x01", config, nested, ahead_ms))
 
     @rule(
         name=names, attempt=attempts, config=configs, nested=st.booleans(), retryable=st.booleans(),
@@ -100,8 +102,8 @@ class Runs(RuleBasedStateMachine):
         self.happens(i.StepRequested(1, f"do:{name}-1", name, 1, attempt, config, nested))
 
     @precondition(lambda self: any(step.running for step in self.state.open.values()))
-    @rule(data=st.data(), failed=st.booleans())
-    def the_attempt_under_way_ends(self, data: st.DataObject, failed: bool) -> None:
+    @rule(data=st.data(), failed=st.booleans(), ahead_ms=aheads)
+    def the_attempt_under_way_ends(self, data: st.DataObject, failed: bool, ahead_ms: int) -> None:
         running = [(key, step) for key, step in self.state.open.items() if step.running]
         key, step = data.draw(st.sampled_from(running))
         attempt = step.failures + 1
@@ -110,7 +112,9 @@ class Runs(RuleBasedStateMachine):
                 i.StepFailed(1, key, step.name, 1, attempt, self.now, ERROR, True, None, step.config, step.nested)
             )
         else:
-            self.happens(i.StepDone(1, key, step.name, 1, attempt, self.now, b"\x02", step.config, step.nested))
+            self.happens(
+                i.StepDone(1, key, step.name, 1, attempt, self.now, b"\x02", step.config, step.nested, ahead_ms)
+            )
 
     @rule(name=names, ms=st.integers(0, 10_000), hidden=st.booleans())
     def sleep_requested(self, name: str, ms: int, hidden: bool) -> None:

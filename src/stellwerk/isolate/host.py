@@ -15,7 +15,7 @@ from workers._js import JsDict
 from stellwerk.core.limits import CHAINED_INVOCATIONS_MAX, RPC_VALUE_BYTES_MAX
 from stellwerk.isolate.failures import StepError
 from stellwerk.isolate.http_client import DirectConnect, HttpClient
-from stellwerk.isolate.invocation import NOBODY, Invocation
+from stellwerk.isolate.invocation import NOBODY, Invocation, is_workflow_code
 from stellwerk.isolate.logs import current
 from stellwerk.isolate.outgoing import OutgoingCalls
 from stellwerk.isolate.streams import ReceivedStream
@@ -133,12 +133,18 @@ class IsolateHost:
         async def wait() -> Any:
             return await awaitable
 
-        task = self._loop.create_task(wait())
+        def begin() -> None:
+            task = self._loop.create_task(wait())
+            if invocation.pending is None:
+                invocation.pending = set()
+            invocation.pending.add(task)
+            task.add_done_callback(lambda task: self._waited(invocation, task))
+
         invocation = self._invocation()
-        if invocation.pending is None:
-            invocation.pending = set()
-        invocation.pending.add(task)
-        task.add_done_callback(lambda task: self._waited(invocation, task))
+        if invocation.live is not None and is_workflow_code(invocation):
+            invocation.live.ahead.when_recorded(begin)
+        else:
+            begin()
 
     def _waited(self, invocation: Invocation, task: asyncio.Task[Any]) -> None:
         if invocation.pending is not None:

@@ -107,6 +107,13 @@ class Channel(asyncio.Protocol):
         if not self._busy:
             self._write()
 
+    def keep_together(self) -> None:
+        """What is sent in this turn goes as one, however little it is."""
+        if not self._flushing:
+            self._flushing = True
+            assert self._end_of_turn is not None
+            self._end_of_turn(self._flush)
+
     def send_body(self, call: int, chunk: bytes) -> None:
         """Sends a piece of a body, behind every message sent before it. The caller keeps to its credit."""
         if self._waiting:

@@ -405,15 +405,15 @@ def test_what_a_run_prints_names_its_instance_and_step(node: ANode) -> None:
     assert (said["instance"], said["step"], said["worker"]) == (instance, "talk-1", "flows")
 
 
-def test_a_run_of_one_step_needs_at_most_three_commits(node: ANode) -> None:
-    """From create to completed, on a node with nothing else to do: what a client waits for is at most three fsyncs."""
+def test_a_run_of_one_step_needs_two_commits(node: ANode) -> None:
+    """From create to completed, on a node with nothing else to do: what a client waits for are two fsyncs."""
     node.ended("step", node.create("step", 1))  # its isolate is there
     counts = []
     for number in range(5):
         before = commits(node)
         node.ended("step", node.create("step", number), "complete")
         counts.append(commits(node) - before)
-    assert 1 <= min(counts) <= max(counts) <= 3, counts
+    assert counts == [2] * 5
 
 
 def commits(node: ANode) -> int:

@@ -184,6 +184,7 @@ class LittleNode:
             _sent(start),
             attempts=WatchedAttempts(self.begun),
             send=self._received,
+            keep_together=lambda: None,
             on_end=lambda run: None,
             report_unhandled=self.unhandled.append,
             steps_max=created.steps_max,
@@ -260,7 +261,7 @@ class LittleNode:
             self.over.set_result(None)
             return
         if out.completions:
-            run.deliver(_sent(messages.Deliver(1, out.completions, out.entries[0].at, out.delivery)))
+            run.deliver(_sent(messages.Deliver(1, out.completions, out.entries[-1].at, out.delivery)))
         for grant in out.grants:
             run.grant(_sent(messages.AttemptGranted(1, grant.key, grant.attempt)))
         self._arm()

@@ -58,7 +58,7 @@ def test_a_program_that_takes_another_path_is_paused_and_begins_nothing(
 
 
 def test_a_step_added_at_the_end_is_no_divergence() -> None:
-    first = live(sequence("validate", "charge"), until=after(2))
+    first = live(sequence("validate", "charge", "pack"), until=after(2))
     assert live(sequence("validate", "charge", "ship"), journal=first.journal, lost="node").output[2] == "ship"
 
 

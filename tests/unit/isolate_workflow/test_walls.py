@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.unit.isolate_workflow.little_node import a_journal, live
+from tests.unit.isolate_workflow.wire import Wire
 
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
@@ -197,29 +198,6 @@ def test_in_careful_mode_each_attempt_is_recorded_before_it_begins() -> None:
     assert [type(entry) for entry in end.entries] == [e.Created, e.AttemptStarted, e.StepSucceeded, e.Completed]
 
 
-class Wire:
-    """A run without a node: what it says is kept, and what it is told is up to the test."""
-
-    def __init__(self, program: Callable[[Any], Any], journal: list[bytes], *, careful: bool = False) -> None:
-        self.said: list[Any] = []
-        start = messages.RunStart(7, "orders", "Orders", "id", b"\x80", 1, journal, {}, 1_000, careful)
-        self.run = Run(
-            start, attempts=Attempts(), send=self.said.append, on_end=lambda run: None,
-            report_unhandled=lambda context: None, steps_max=100,
-        )  # fmt: skip
-        step = WorkflowStep(self.run)
-        self.run.start(lambda: program(step))
-
-    async def hears(self, kind: type) -> Any:
-        for _ in range(1_000):
-            for message in self.said:
-                if isinstance(message, kind):
-                    self.said.remove(message)
-                    return message
-            await asyncio.sleep(0)
-        raise AssertionError(f"no {kind.__name__} came: {self.said}")
-
-
 def test_a_grant_that_comes_before_the_program_asks_is_kept_for_it() -> None:
     async def program(step: Any) -> Any:
         @step.do("outer")
@@ -243,24 +221,6 @@ def test_a_grant_that_comes_before_the_program_asks_is_kept_for_it() -> None:
         done = await wire.hears(i.StepDone)
         assert (done.key, done.attempt, done.value, done.nested) == (inner, 2, b"\x02", True)
         wire.run.stop()
-
-    asyncio.run(main())
-
-
-def test_a_result_reaches_the_program_only_with_its_delivery() -> None:
-    reached: list[Any] = []
-
-    async def program(step: Any) -> Any:
-        reached.append(await one(step, "one")())
-
-    async def main() -> None:
-        wire = Wire(program, a_journal(at=1))
-        done = await wire.hears(i.StepDone)
-        assert reached == []
-        wire.run.deliver(messages.Deliver(7, [Completion(done.key)], 2_000))
-        assert reached == [1]
-        assert (await wire.hears(i.RunReturned)).value == b"\xc0"
-        assert wire.run.stopped
 
     asyncio.run(main())
 
@@ -291,7 +251,7 @@ def test_a_call_to_the_outside_from_workflow_code_is_awaited_before_the_run_coun
         wire.said = []
         start = messages.RunStart(7, "orders", "Orders", "id", b"\x80", 1, a_journal(at=1), {}, 1_000)
         wire.run = Run(
-            start, attempts=Attempts(), send=wire.said.append, on_end=lambda run: None,
+            start, attempts=Attempts(), send=wire.said.append, on_end=lambda run: None, keep_together=lambda: None,
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
         runs.append(wire.run)
@@ -329,7 +289,7 @@ def test_groups_that_arrive_while_a_call_to_the_outside_holds_up_the_replay_stay
         said: list[Any] = []
         start = messages.RunStart(7, "orders", "Orders", "id", b"\x80", 1, journal, {}, 1_000)
         run = Run(
-            start, attempts=Attempts(), send=said.append, on_end=lambda run: None,
+            start, attempts=Attempts(), send=said.append, on_end=lambda run: None, keep_together=lambda: None,
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
         runs.append(run)

@@ -16,6 +16,7 @@ from tests.unit.workflow.builders import (
     a_step_failed,
     a_step_requested,
     a_step_started,
+    a_wait_requested,
     an_attempt_failed,
     an_attempt_started,
     happens,
@@ -47,6 +48,30 @@ def test_results_that_arrive_together_are_one_delivery_and_those_that_do_not_are
     together = happens(state, a_step_done("a"), a_step_done("b"))
     apart = happens(state, a_step_done("c"))
     assert [entry.delivery for entry in together.entries + apart.entries] == [1, 1, 2]  # type: ignore[union-attr]
+
+
+def test_a_result_that_the_program_has_been_given_ahead_is_a_delivery_of_its_own() -> None:
+    state = a_run(e.EventReceived(2, "refunded", b"\x05"))
+    started_at = NOW - 100
+    out = happens(state, a_step_done(started_at=started_at, ahead_ms=40), a_wait_requested())
+    assert [entry.at for entry in out.entries] == [started_at + 40, NOW, NOW]  # the first as the program's clock said
+    assert [(type(entry), getattr(entry, "delivery", 0)) for entry in out.entries] == [
+        (e.StepSucceeded, 1), (e.WaitStarted, 0), (e.WaitCompleted, 2),
+    ]  # fmt: skip
+    assert [completion.key for completion in out.completions] == ["do:a-1", "wait:refund-1"]
+    assert (out.delivery, state.deliveries) == (2, 2)
+
+
+def test_the_end_of_a_run_is_decided_together_with_the_result_that_led_to_it() -> None:
+    out = happens(a_run(), a_step_done(ahead_ms=0), i.RunReturned(1, b"\xc0"))
+    assert (kinds(out), out.stop) == ([e.StepSucceeded, e.Completed], "complete")
+
+
+@pytest.mark.parametrize("ahead_ms", [10**9, 2**62])
+def test_no_isolate_dates_a_result_into_the_future_or_before_the_run(ahead_ms: int) -> None:
+    assert happens(a_run(), a_step_done(ahead_ms=ahead_ms)).entries[0].at == NOW
+    state = a_run(an_attempt_started())
+    assert happens(state, a_step_done(started_at=-ahead_ms, ahead_ms=0)).entries[0].at == state.started_at
 
 
 def test_the_result_of_a_nested_step_is_no_delivery_of_the_program() -> None:

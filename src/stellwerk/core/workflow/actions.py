@@ -29,7 +29,8 @@ class Grant(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct):
     """What one or several inputs of one run lead to: entries for the journal, then actions, in this order.
 
-    ``delivery`` is the number of the delivery group that ``completions`` form (0: none). ``stop`` not empty: the
+    ``delivery`` is the number of the delivery group that ``completions`` form (0: none). ``ahead``: that of a group
+    which the program has been given already; what completes after it belongs to the next. ``stop`` not empty: the
     isolate has to forget the run, for this reason. ``take_up``: the run needs an isolate again.
     """
 
@@ -37,5 +38,6 @@ class Decision(msgspec.Struct):
     completions: list[Completion] = []
     grants: list[Grant] = []
     delivery: int = 0
+    ahead: int = 0
     stop: str = ""
     take_up: bool = False

@@ -29,6 +29,7 @@ class StepDone(RunInput, frozen=True, tag=31):
     value: Value
     config: StepConfig | None = None
     nested: bool = False
+    ahead_ms: int = -1  # not negative: so long after its start the program was given the result, ahead of the record
 
 
 class StepFailed(RunInput, frozen=True, tag=32):

@@ -84,8 +84,8 @@ def _refusal(state: RunState, incoming: Any) -> Exception:
 
 
 def _group(state: RunState, out: Decision) -> int:
-    """The delivery group of this decision."""
-    if not out.delivery:
+    """The delivery group of this decision. The one that a program was given ahead is full."""
+    if out.delivery == out.ahead:
         out.delivery = state.deliveries + 1
     return out.delivery
 
@@ -121,11 +121,18 @@ def _step_done(state: RunState, report: i.StepDone, now_ms: int, out: Decision) 
         return
     if step is None and state.steps >= state.steps_max and not _may_begin(state, key, now_ms, out):
         return
-    delivery = 0 if report.nested else out.delivery or _group(state, out)
+    at = now_ms
+    if report.nested:
+        delivery = 0
+    elif report.ahead_ms < 0:
+        delivery = _group(state, out)
+    else:  # what its clock showed the program has to be what a replay will show
+        at = min(now_ms, max(report.started_at + report.ahead_ms, state.started_at or 0))
+        delivery = out.ahead = out.delivery = state.deliveries + 1
     config = report.config
     out.entries.append(
         e.StepSucceeded(
-            now_ms, key, report.name, report.count, report.attempt, report.started_at, report.value, delivery, config,
+            at, key, report.name, report.count, report.attempt, report.started_at, report.value, delivery, config,
             config is not None and config.sensitive,
         )
     )  # fmt: skip

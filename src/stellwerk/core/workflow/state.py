@@ -143,6 +143,8 @@ def _step_ended(state: RunState, entry: e.StepSucceeded | e.StepErrored) -> None
     if state.open.pop(key, None) is None and key not in state.finished:
         state.steps += 1
     state.finished.add(key)
+    if state.requested:  # whoever ended it had asked for it as well, and did not wait for the answer
+        state.requested = deque(request for request in state.requested if request[0] != key)
     if state.started_at is None:
         state.started_at = entry.started_at
     _progress(state, entry.delivery)

@@ -49,6 +49,7 @@ class Attempts:
         self._executing: dict[StepCall, asyncio.Task[None]] = {}
         self._announced: dict[StepCall, int] = {}  # to the node, because they last; with their time-outs
         self._unwatched: set[asyncio.Task[None]] = set()  # of attempts that are over; asyncio keeps no task alive
+        self._ahead: list[tuple[StepCall, inputs.StepDone]] = []  # results that their programs get ahead of the record
         self._sweep: asyncio.TimerHandle | None = None
 
     def begin(self, call: StepCall, attempt: int) -> None:
@@ -79,12 +80,28 @@ class Attempts:
             return
         if self._is_over(call, attempt):
             call.value = value
-            call.run.send(
-                inputs.StepDone(
-                    call.run.number, call.key, call.name, call.count, attempt, call.started_at, value,
-                    None if call.config is DEFAULT_CONFIG else call.config, call.nested,
-                )
+            run = call.run
+            goes_ahead = run.waits_only_for(call)
+            report = inputs.StepDone(
+                run.number, call.key, call.name, call.count, attempt, call.started_at, value,
+                None if call.config is DEFAULT_CONFIG else call.config, call.nested,
+                max(0, _time_ns() // 1_000_000 - call.started_at) if goes_ahead else -1,
             )  # fmt: skip
+            if goes_ahead:
+                self._go_ahead(call, report)
+            else:
+                run.send(report)
+
+    def _go_ahead(self, call: StepCall, report: inputs.StepDone) -> None:
+        """At the end of this turn, for from here the program's tasks would run inside of the attempt's."""
+        if not self._ahead:
+            self._loop.call_soon(self._end_of_turn)
+        self._ahead.append((call, report))
+
+    def _end_of_turn(self) -> None:
+        ahead, self._ahead = self._ahead, []
+        for call, report in ahead:
+            call.run.go_ahead(call, report)
 
     def _is_over(self, call: StepCall, attempt: int) -> bool:
         """Books the end of an attempt. False: it has timed out, or the run has left: nobody wants its result."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 async def bridge(run: Run, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Awaits something of the isolate's loop from workflow code."""
+    await _recorded(run, coroutine)
     future: asyncio.Future[Any] = run.loop.create_future()
     run.bridged += 1
 
@@ -32,6 +33,19 @@ async def bridge(run: Run, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
     run.loop.home.create_task(coroutine).add_done_callback(arrived)
     return await future
+
+
+async def _recorded(run: Run, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Nobody outside may hear of a result that is not on disk."""
+    waiting: asyncio.Future[None] = run.loop.create_future()
+    run.ahead.when_recorded(lambda: None if waiting.done() else waiting.set_result(None))
+    if waiting.done():
+        return
+    try:
+        await waiting
+    except BaseException:
+        coroutine.close()
+        raise
 
 
 class BridgedBody:

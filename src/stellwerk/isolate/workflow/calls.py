@@ -61,6 +61,12 @@ class StepCall(msgspec.Struct, eq=False):
         value = completion.value
         self.future.set_result(_decode((self.value or _NULL) if value is None else run.bytes_of(value)))
 
+    def succeed(self, run: Run) -> None:
+        """With the result that its attempt has reported."""
+        run.active -= 1
+        if not self.future.done():
+            self.future.set_result(_decode(self.value or _NULL))
+
     # -- as an invocation ---------------------------------------------------------------------------------------------
 
     @property

@@ -76,7 +76,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, home: asyncio.AbstractEventLoop, timers: Timers, on_unhandled: Callable[[dict[str, Any]], None]
     ) -> None:
         self.home = home  # the isolate's own loop
-        self._ready: deque[_Handle] = deque()
+        self.ready: deque[_Handle] = deque()
         self._timers = timers
         self._on_unhandled = on_unhandled
         self._tasks: set[ref[asyncio.Task[Any]]] = set()
@@ -86,7 +86,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def settle(self) -> None:
         """Runs callbacks until none is left. Raises ``SpinningError`` when that never happens."""
-        ready = self._ready
+        ready = self.ready
         left = SETTLE_CALLBACKS_MAX
         self.settling = True
         _set_running(self)
@@ -131,7 +131,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             finally:
                 _set_running(outer)
         self._tasks.clear()
-        self._ready.clear()
+        self.ready.clear()
 
     # -- what asyncio asks of a loop ----------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> _Handle:
         handle = _Handle(callback, args, context)
-        self._ready.append(handle)
+        self.ready.append(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -161,7 +161,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def run_timer(self, handle: asyncio.TimerHandle) -> None:
         """The timer has been delivered."""
-        self._ready.append(_Handle(handle._run, (), None))
+        self.ready.append(_Handle(handle._run, (), None))
 
     def time(self) -> float:
         return self.now_ms / 1000

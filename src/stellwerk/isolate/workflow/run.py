@@ -2,7 +2,8 @@
 
 Life of a run. ``start`` executes ``run(event, step)`` on a loop of its own until it settles, hands over the recorded
 delivery groups one by one, and then lets begin what the journal does not know yet. From there on the node speaks:
-``deliver`` brings a group of completions that are on disk, ``grant`` allows an attempt. When nothing executes and the
+``deliver`` brings a group of completions that are on disk, ``grant`` allows an attempt. A program that waits for one
+step only goes on before its result is on disk (``ahead.py``). When nothing executes and the
 program waits for timers or events only, the node is told (``RunSettled``) and may take the run out of memory.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stellwerk.core.limits import STEP_OUTPUT_BYTES_MAX
@@ -24,6 +26,7 @@ from stellwerk.isolate.failures import (
     to_error_value,
 )
 from stellwerk.isolate.logs import NOBODY, current
+from stellwerk.isolate.workflow.ahead import Ahead
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.isolate.workflow.loop import SpinningError, StoppedError, WorkflowLoop
@@ -64,6 +67,7 @@ class Run:
         *,
         attempts: Attempts,
         send: Callable[[Any], None],
+        keep_together: Callable[[], None],
         on_end: Callable[[Run], None],
         report_unhandled: Callable[[dict[str, Any]], None],
         steps_max: int,
@@ -78,11 +82,12 @@ class Run:
         self.stopped = False
         self.active = 0  # step calls that execute, or wait for an answer of the node that must come soon
         self.bridged = 0  # calls of workflow code to the outside that are under way
-        self._attempts, self._on_end = attempts, on_end
+        self._attempts, self._on_end, self._keep_together = attempts, on_end, keep_together
         self._steps_max = steps_max
         self._started_steps = 0
         self._granted: dict[str, int] = {}
         self._heard = 0  # the last delivery group that the program has seen
+        self.ahead = Ahead()
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._task: asyncio.Task[Any] | None = None
         self.declared: dict[str, StepFunction] = {}  # by name, for those that depend on them
@@ -97,16 +102,24 @@ class Run:
 
     def deliver(self, message: messages.Deliver) -> None:
         """A recorded delivery group."""
-        if self.replay.over:
-            self._hand_over(message.completions, message.now, message.number)
-            self.go_on()
-        else:
-            self.replay.hold_back(Group(message.number, message.now, message.completions))
+        completions = message.completions
+        if not self.replay.over:
+            self.replay.hold_back(Group(message.number, message.now, completions))
+            return
+        if self.ahead.key and completions[0].key == self.ahead.key:
+            self._heard = message.number
+            self.ahead.recorded(self._attempts.begin)
+            completions = completions[1:]
+            if self.active and not completions and not self.loop.ready:
+                return  # as nearly always: the next attempt has begun
+        if completions:
+            self._hand_over(completions, message.now, message.number)
+        self.go_on()
 
     def grant(self, message: messages.AttemptGranted) -> None:
         call = self.replay.asked.get(message.key)
         if isinstance(call, StepCall) and self.replay.over:
-            self._attempts.begin(call, message.attempt)
+            self._begin(call, message.attempt)
         else:
             self._granted[message.key] = message.attempt
 
@@ -121,6 +134,7 @@ class Run:
         self.replay.forget()
         self.timers.forget()
         self.declared.clear()
+        self.ahead.forget()
         self.loop.abandon()
         self._task = None
         self._on_end(self)
@@ -141,7 +155,7 @@ class Run:
 
     def look_settled(self) -> None:
         """Tells the node when nothing executes and everything waits for a timer or an event."""
-        if self.active or self.stopped or self.bridged or not self.replay.over:
+        if self.active or self.stopped or self.bridged or self.ahead.key or not self.replay.over:
             return
         if not self.replay.asked:
             self._end(inputs.RunFailed(self.number, entries.ErrorValue("Error", HUNG)))
@@ -167,6 +181,35 @@ class Run:
         """The last word about this run."""
         self.send(report)
         self.stop()
+
+    # -- ahead of the record ------------------------------------------------------------------------------------------
+
+    def waits_only_for(self, call: StepCall) -> bool:
+        """Whether nothing else can reach the program before this step's result does. Never after an unclean end: what
+        the program does with the result may have caused it, and would cause it again before the result has left."""
+        replay = self.replay
+        return not (
+            len(replay.asked) != 1 or call.nested or self.ahead.key or self.bridged or replay.behind
+            or self.start_message.careful or self.stopped
+        )  # fmt: skip
+
+    def go_ahead(self, call: StepCall, report: inputs.StepDone) -> None:
+        """The program gets the result of this step ahead of the record (``ahead.py``)."""
+        if self.stopped:
+            return
+        self._keep_together()
+        self.send(report)
+        self.ahead.key = call.key
+        del self.replay.asked[call.key]
+        self.loop.now_ms = report.started_at + report.ahead_ms
+        call.succeed(self)
+        self.go_on()
+
+    def _begin(self, call: StepCall, attempt: int) -> None:
+        if not call.active:
+            call.active = True
+            self.active += 1
+        self.ahead.when_recorded(partial(self._attempts.begin, call, attempt))
 
     # -- completions --------------------------------------------------------------------------------------------------
 
@@ -230,7 +273,12 @@ class Run:
             raise WorkflowFatalError(step_limit_text(self._steps_max))
         replay.asked[key] = call
         if unburdened:
-            self._attempts.begin(call, 1)
+            if self.ahead.key:
+                call.active = True
+                self.active += 1
+                self.ahead.calls.append(call)
+            else:
+                self._attempts.begin(call, 1)
         elif key not in replay.cursor.results:
             replay.when_live(lambda: self._first_attempt(call))
         return future
@@ -250,7 +298,7 @@ class Run:
         recorded = self.replay.cursor.attempts.get(call.key)
         granted = self._granted.pop(call.key, None)
         if granted is not None:
-            self._attempts.begin(call, granted)
+            self._begin(call, granted)
         elif recorded is not None and recorded.retry_pending:
             return  # the node counts the delay and grants the attempt
         elif self.start_message.careful or recorded is not None:
@@ -261,7 +309,7 @@ class Run:
                 inputs.StepRequested(self.number, call.key, call.name, call.count, attempt, call.config, call.nested)
             )
         else:
-            self._attempts.begin(call, 1)
+            self._begin(call, 1)
 
 
 def _encode_output(result: Any) -> bytes:

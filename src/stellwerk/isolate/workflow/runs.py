@@ -61,6 +61,7 @@ class IsolateRuns:
             message,
             attempts=self._attempts,
             send=self._channel.send,
+            keep_together=self._channel.keep_together,
             on_end=self._run_ended,
             report_unhandled=self._unhandled,
             steps_max=message.steps_max,

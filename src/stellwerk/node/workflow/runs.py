@@ -198,7 +198,7 @@ class Runs:
         if live.handed:
             if out.completions and live.isolate is not None:
                 self._handover.deliver(
-                    live, messages.Deliver(live.number, out.completions, out.entries[0].at, out.delivery)
+                    live, messages.Deliver(live.number, out.completions, out.entries[-1].at, out.delivery)
                 )
             if out.grants:
                 self._send_grants(live, out)

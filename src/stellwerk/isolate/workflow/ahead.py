@@ -1,0 +1,49 @@
+"""What a program knows ahead of the record.
+
+A program that waits for one step, and that nothing else can reach before it, is given the step's result while that is
+on its way to the disk. What it asks for then, or its end, is recorded together with the result. Whatever would act
+outside of this isolate is held back until the result is on disk: the next attempts, and calls of workflow code. Should
+it never get there, this life of the run is thrown away, and nobody has heard of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stellwerk.isolate.workflow.calls import StepCall
+
+
+class Ahead:
+    """At most one step's result: while it is not on disk, no further step begins."""
+
+    __slots__ = ("_held", "calls", "key")
+
+    def __init__(self) -> None:
+        self.key = ""  # of the step; empty: all that the program knows is on disk
+        self.calls: list[StepCall] = []  # whose first attempts are held back
+        self._held: list[Callable[[], None]] = []
+
+    def when_recorded(self, act: Callable[[], None]) -> None:
+        """Does it when all that the program knows is on disk."""
+        if self.key:
+            self._held.append(act)
+        else:
+            act()
+
+    def recorded(self, begin: Callable[[StepCall, int], None]) -> None:
+        """The result is on disk."""
+        self.key = ""
+        calls, self.calls = self.calls, []
+        for call in calls:
+            begin(call, 1)
+        if self._held:
+            held, self._held = self._held, []
+            for act in held:
+                act()
+
+    def forget(self) -> None:
+        """The run has left: what is held back never begins."""
+        self.calls.clear()
+        self._held.clear()
