@@ -50,7 +50,7 @@ class Channel(asyncio.Protocol):
         self._flushing = False
         self._busy = 0  # turns to come whose first message waits
         self._transport: asyncio.Transport | None = None
-        self.closed = False
+        self.closed = self._read_paused = False
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -89,6 +89,18 @@ class Channel(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable.set()
+
+    def pause_reading(self) -> None:
+        """Reads no more: whoever gets the messages has enough of them. Twice is harmless, at the end as well."""
+        if not self._read_paused and not self.closed and self._transport is not None:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            if not self.closed and self._transport is not None:
+                self._transport.resume_reading()
 
     # -- sending ------------------------------------------------------------------------------------------------------
 

@@ -78,9 +78,9 @@ def test_a_connection_with_too_many_requests_waiting_is_not_read_further() -> No
             assert limits.PIPELINE_MAX <= len(connection._waiting) <= limits.PIPELINE_MAX + 200
             assert not sending.done()
             sending.cancel()
-            while connection._waiting:
+            while len(begun) <= limits.PIPELINE_MAX:
                 begun[-1].respond(200, [], None)
-            assert len(begun) > limits.PIPELINE_MAX
+                await asyncio.sleep(0)  # the next one has its turn
 
     run(main())
 

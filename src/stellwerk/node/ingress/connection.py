@@ -27,7 +27,7 @@ from stellwerk.node.ingress.strict import IngressLimits, Refusal
 class Host(Protocol):
     """What a connection needs of the server that accepted it."""
 
-    handle: Callable[[Exchange], None]
+    take: Callable[[Exchange], None]  # into the handler's hands, soon
     end_of_turn: Callable[[Callable[[], None]], None]
     limits: IngressLimits
     scheme: str
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> Exchange:
         self._current = exchange = self._waiting.popleft()
         self.server.requests += 1
-        exchange._call(self.server.handle, exchange)
+        self.server.take(exchange)
         if exchange.streaming:
             exchange._say_continue()
         return exchange

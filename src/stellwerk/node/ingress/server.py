@@ -9,10 +9,12 @@ from collections.abc import Callable
 from email.utils import formatdate
 
 from stellwerk.core.errors import Fault, StellwerkError
+from stellwerk.core.limits import TURN_REQUESTS_MAX
 from stellwerk.node.clock import Clock, SystemClock
 from stellwerk.node.ingress.connection import Connection
 from stellwerk.node.ingress.exchange import Exchange
 from stellwerk.node.ingress.strict import IngressLimits
+from stellwerk.node.portions import Portions
 
 BACKLOG = 2_048  # connections that the kernel keeps for us while a turn of the loop lasts
 REFUSED_OPEN_MAX = 256  # beyond CONNECTIONS_MAX: still told 503 instead of being reset
@@ -53,6 +55,7 @@ class IngressServer:
         self.started = asyncio.Event()
         self.stamp = b""  # date and server headers of each answer
         self.accepted = self.requests = self.refused = 0
+        self.take: Callable[[Exchange], None]
         self._clock = clock or SystemClock()
         self._open: set[Connection] = set()
         self._listener: asyncio.Server | None = None
@@ -74,6 +77,7 @@ class IngressServer:
             raise _listen_error(self.host, self.port, error) from error
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._draining = False
+        self.take = Portions(self._hand_over, per_turn=TURN_REQUESTS_MAX).add
         self._sweep()
         self.started.set()
 
@@ -106,6 +110,11 @@ class IngressServer:
             self._sweeper = None
 
     # -- for connections ----------------------------------------------------------------------------------------------
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        """Unless its client has gone while it waited for its turn."""
+        if not exchange._over:
+            exchange._call(self.handle, exchange)
 
     def admit(self, connection: Connection) -> bool:
         """Takes a connection in; false when there are too many."""

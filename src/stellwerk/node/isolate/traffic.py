@@ -6,9 +6,11 @@ request from outside, or a relayed one), or one that the isolate has made throug
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from stellwerk.core import limits
 from stellwerk.core.workflow.inputs import RunInput
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.isolate.bindings import Bindings
@@ -16,6 +18,7 @@ from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
 from stellwerk.node.isolate.relay import Calls, NodeCall
 from stellwerk.node.isolate.stubs import Stubs
+from stellwerk.node.portions import Portions
 from stellwerk.node.workflow.engine import Engine
 from stellwerk.wire import isolate as messages
 
@@ -25,6 +28,7 @@ class Traffic:
 
     def __init__(self, pool: Pool, deployments: Deployments, engine: Engine) -> None:
         self._calls: dict[Isolate, Calls] = {}
+        self._patient: dict[Isolate, Portions[Any]] = {}
         self._runs = engine.runs
         self._stubs = stubs = Stubs()
         self._bindings = bindings = Bindings(pool, deployments, engine, stubs, self.open)
@@ -50,6 +54,30 @@ class Traffic:
     # -- what isolates say --------------------------------------------------------------------------------------------
 
     def on_messages(self, isolate: Isolate, batch: list[Any]) -> None:
+        """What runs wait for comes first, and all of it now; answers and bodies in portions, if there are many."""
+        patient = self._patient.get(isolate)
+        if not patient and len(batch) <= limits.TURN_MESSAGES_MAX:
+            self._heard(isolate, batch)
+            return
+        urgent = [message for message in batch if _is_urgent(message)]
+        if urgent:
+            self._heard(isolate, urgent)
+            if len(urgent) == len(batch):
+                return
+        if patient is None:
+            patient = self._patient[isolate] = Portions(
+                partial(self._one_heard, isolate), per_turn=limits.TURN_MESSAGES_MAX
+            )
+        patient.extend(message for message in batch if not _is_urgent(message))
+        if len(patient) >= limits.MESSAGES_WAITING_MAX:
+            isolate.channel.pause_reading()
+
+    def _one_heard(self, isolate: Isolate, message: Any) -> None:
+        self._heard(isolate, (message,))
+        if not self._patient[isolate]:
+            isolate.channel.resume_reading()
+
+    def _heard(self, isolate: Isolate, batch: Sequence[Any]) -> None:
         reports: list[Any] = []
         handlers = self._handlers
         for message in batch:
@@ -67,6 +95,9 @@ class Traffic:
             self._runs.reports(isolate, reports)
 
     def on_lost(self, isolate: Isolate, cause: str, crashed: bool) -> None:
+        if isolate in self._patient:
+            self._patient[isolate].flush()
+            del self._patient[isolate]
         calls = self._calls.pop(isolate, None)
         if calls is not None:
             for relay in list(calls.relays.values()):
@@ -149,3 +180,8 @@ class Traffic:
         relay = calls.relays.get(message.call)
         if relay is not None:
             relay.caller_gone()
+
+
+def _is_urgent(message: Any) -> bool:
+    """Whether a run waits for it: a report, or a call on its behalf, which must not come after the run has ended."""
+    return isinstance(message, RunInput) or bool(getattr(message, "scope", 0))
