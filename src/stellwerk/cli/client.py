@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import urllib3
 
 from stellwerk.cli.exits import CommandError, Exit
 from stellwerk.cli.place import Place
@@ -23,13 +24,9 @@ class Client:
     """One control plane. A context manager; closes its connections at the end."""
 
     def __init__(self, place: Place) -> None:
-        self._url = place.url
-        self._http = httpx.Client(
-            base_url=place.url,
-            headers={"Authorization": f"Bearer {place.token}", "User-Agent": "stellwerk-cli"},
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            trust_env=not _is_loopback(place.url),  # a proxy of the environment cannot reach this machine's loopback
-        )
+        self._url = place.url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {place.token}", "User-Agent": "stellwerk-cli"}
+        self._http = _pool(place.url)
 
     def __enter__(self) -> Client:
         return self
@@ -37,14 +34,14 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        self._http.clear()
 
     def get(self, *path: str, params: Mapping[str, str | int] | None = None) -> Any:
-        return self._call("GET", path, params=dict(params or {}))["result"]
+        return self._call("GET", path, fields=dict(params or {}))["result"]
 
     def page(self, *path: str, params: Mapping[str, str | int] | None = None) -> tuple[list[Any], dict[str, Any]]:
         """A page of a list and its ``result_info``."""
-        body = self._call("GET", path, params=dict(params or {}))
+        body = self._call("GET", path, fields=dict(params or {}))
         return body["result"], body.get("result_info") or {}
 
     def pages(self, *path: str, key: str = "") -> list[Any]:
@@ -52,7 +49,7 @@ class Client:
         items: list[Any] = []
         number = 1
         while True:
-            body = self._call("GET", path, params={"page": number, "per_page": 100})
+            body = self._call("GET", path, fields={"page": number, "per_page": 100})
             part = body["result"][key] if key else body["result"]
             items += part
             if not part or len(items) >= (body.get("result_info") or {}).get("total_count", 0):
@@ -71,25 +68,29 @@ class Client:
             ("metadata", (None, metadata.encode(), "application/json"))
         ]
         parts += [(name, (name, data, _content_type(name))) for name, data in files.items()]
-        timeout = httpx.Timeout(UPLOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        return self._call("PUT", path, files=parts, timeout=timeout)["result"]
+        return self._call("PUT", path, read_timeout_s=UPLOAD_TIMEOUT_S, fields=parts)["result"]
 
-    def _call(self, method: str, path: tuple[str, ...], **arguments: Any) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: tuple[str, ...], *, read_timeout_s: float = READ_TIMEOUT_S, **arguments: Any
+    ) -> dict[str, Any]:
         address = "/".join(("/client/v4/accounts", ACCOUNT, *(quote(part, safe="") for part in path)))
         try:
-            response = self._http.request(method, address, **arguments)
-        except httpx.TimeoutException as error:
+            response = self._http.request(
+                method, self._url + address, headers=self._headers, redirect=False, retries=False,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout_s), **arguments,
+            )  # fmt: skip
+        except urllib3.exceptions.TimeoutError as error:
             raise self._unreachable(f"The node at {self._url} does not answer in time.") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(f"The node at {self._url} cannot be reached: {error}.") from error
         try:
             body = response.json()
         except ValueError:
             body = None
         if not isinstance(body, dict) or "success" not in body:
-            raise self._unreachable(f"What answers at {self._url} is no control plane (HTTP {response.status_code}).")
+            raise self._unreachable(f"What answers at {self._url} is no control plane (HTTP {response.status}).")
         if not body["success"]:
-            raise _translate(response.status_code, body)
+            raise _translate(response.status, body)
         return body
 
     def _unreachable(self, message: str) -> CommandError:
@@ -126,8 +127,15 @@ def _content_type(name: str) -> str:
     return "text/x-python" if name.endswith(".py") else "application/octet-stream"
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
+def _pool(url: str) -> urllib3.PoolManager:
+    """By way of the environment's proxy, which cannot reach this machine's own loopback, though."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxy = "" if _is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme, "")
+    return urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+
+
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
