@@ -104,7 +104,12 @@ class Node:
         )
         self._services.append(forwarder)
         self.ingress = IngressServer(
-            forwarder.handle, host=self.config.ip, port=self.config.port, end_of_turn=turn.soon, clock=self.clock
+            forwarder.handle,
+            host=self.config.ip,
+            port=self.config.port,
+            end_of_turn=turn.soon,
+            clock=self.clock,
+            hurried=self.engine.runs.table.at_work,
         )
         self.control = ControlServer(self._ports(folder, store), port=self.config.control_port)
         await self._begin(self.control)

@@ -2,8 +2,8 @@
 
 Under load a turn is as long as all that the last one let come: 64 requests and 64 answers took 4 ms, and whatever has
 to cross the node several times, as a step does on its way to the disk and back, paid that each time. In portions the
-loop looks at its sockets in between (measured under 64 connections of hello: p99 of a one-step run 28 ms before and 16
-after, at the same number of requests).
+loop looks at its sockets in between (measured under 64 connections of hello: p99 of a one-step run 27 ms before and 16
+after). Long turns are cheaper, though (7 to 15 % of the requests), so this is done while there is somebody to wait for.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ Item = TypeVar("Item")
 
 
 class Portions(Generic[Item]):
-    """Calls ``act(item)`` for each item, in order. ``act`` handles its own errors; what it raises all the same goes to
-    the loop's handler, and the others go on."""
+    """Calls ``act(item)`` for each item, in order: at once, or in portions while ``hurried()`` says that something else
+    has to get through. ``act`` handles its own errors; what it raises all the same goes to the loop's handler, and the
+    others go on."""
 
-    __slots__ = ("_act", "_left", "_loop", "_per_turn", "_turning", "_waiting")
+    __slots__ = ("_act", "_hurried", "_left", "_loop", "_per_turn", "_turning", "_waiting")
 
-    def __init__(self, act: Callable[[Item], None], *, per_turn: int) -> None:
-        self._act, self._per_turn = act, per_turn
+    def __init__(self, act: Callable[[Item], None], *, per_turn: int, hurried: Callable[[], bool]) -> None:
+        self._act, self._per_turn, self._hurried = act, per_turn, hurried
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Item] = deque()
         self._left = 0  # of this turn's portion
@@ -35,6 +36,9 @@ class Portions(Generic[Item]):
 
     def add(self, item: Item) -> None:
         """In this turn, if there is room in it and nothing waits."""
+        if not self._waiting and not self._hurried():
+            self._act(item)
+            return
         if not self._turning:
             self._turning = True
             self._left = self._per_turn

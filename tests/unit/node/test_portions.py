@@ -18,7 +18,7 @@ def test_a_turn_takes_its_portion_and_the_next_ones_the_rest_in_order() -> None:
     done: list[int] = []
 
     async def main() -> None:
-        portions = Portions(done.append, per_turn=3)
+        portions = Portions(done.append, per_turn=3, hurried=lambda: True)
         portions.extend(range(8))
         lengths = [len(done)]
         while len(portions):
@@ -36,7 +36,7 @@ def test_what_comes_later_in_a_turn_does_not_overtake_what_waits() -> None:
     done: list[str] = []
 
     async def main() -> None:
-        portions = Portions(done.append, per_turn=1)
+        portions = Portions(done.append, per_turn=1, hurried=lambda: True)
         portions.extend(["a", "b", "c"])
         await asyncio.sleep(0)
         portions.add("d")
@@ -60,7 +60,7 @@ def test_the_loop_looks_at_its_sockets_between_two_portions() -> None:
 
         with reading, writing:
             loop.add_reader(reading, read)
-            portions = Portions(done.append, per_turn=1)
+            portions = Portions(done.append, per_turn=1, hurried=lambda: True)
             writing.send(b"x")
             portions.extend("abcdefgh")
             assert await heard < 8
@@ -72,7 +72,7 @@ def test_flushed_work_is_done_at_once_and_once() -> None:
     done: list[int] = []
 
     async def main() -> None:
-        portions = Portions(done.append, per_turn=1)
+        portions = Portions(done.append, per_turn=1, hurried=lambda: True)
         portions.extend(range(4))
         portions.flush()
         assert done == [0, 1, 2, 3]
@@ -93,9 +93,19 @@ def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
-        portions = Portions(act, per_turn=1)
+        portions = Portions(act, per_turn=1, hurried=lambda: True)
         portions.extend(range(3))
         await turns(10)
         assert (done, len(failures)) == ([0, 2], 1)
+
+    asyncio.run(main())
+
+
+def test_without_a_hurry_all_is_done_at_once() -> None:
+    done: list[int] = []
+
+    async def main() -> None:
+        Portions(done.append, per_turn=1, hurried=lambda: False).extend(range(5))
+        assert done == [0, 1, 2, 3, 4]
 
     asyncio.run(main())

@@ -46,7 +46,7 @@ class Busy:
     def __init__(self, calls: int) -> None:
         self.heard: list[Any] = []
         runs = SimpleNamespace(
-            table=None,
+            table=SimpleNamespace(at_work=lambda: True),
             reports=lambda isolate, batch: self.heard.append("reports"),
             isolate_lost=lambda isolate, cause, crashed: self.heard.append("lost"),
         )

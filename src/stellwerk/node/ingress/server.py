@@ -32,7 +32,8 @@ class IngressServer:
     """Serves HTTP/1.1 on one address and calls ``handle(exchange)`` for each request that is let in.
 
     ``handle`` runs in the loop and must not block; what it raises is logged and answered with 500. ``end_of_turn``
-    schedules a callback for the end of the current turn of the loop (the node passes its own). ``requests`` counts
+    schedules a callback for the end of the current turn of the loop (the node passes its own); while ``hurried`` says
+    that other work has to get through, requests are handed over in portions. ``requests`` counts
     those handed to ``handle``, ``refused`` those turned away here, ``accepted`` connections so far.
     """
 
@@ -43,11 +44,12 @@ class IngressServer:
         host: str,
         port: int,
         end_of_turn: Callable[[Callable[[], None]], None] | None = None,
+        hurried: Callable[[], bool] = lambda: False,
         clock: Clock | None = None,
         limits: IngressLimits | None = None,
         scheme: str = "http",
     ) -> None:
-        self.handle = handle
+        self.handle, self._hurried = handle, hurried
         self.host, self.port = host, port
         self.scheme = scheme
         self.limits = limits or IngressLimits()
@@ -77,7 +79,7 @@ class IngressServer:
             raise _listen_error(self.host, self.port, error) from error
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._draining = False
-        self.take = Portions(self._hand_over, per_turn=TURN_REQUESTS_MAX).add
+        self.take = Portions(self._hand_over, per_turn=TURN_REQUESTS_MAX, hurried=self._hurried).add
         self._sweep()
         self.started.set()
 

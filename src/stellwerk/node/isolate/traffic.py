@@ -22,14 +22,22 @@ from stellwerk.node.portions import Portions
 from stellwerk.node.workflow.engine import Engine
 from stellwerk.wire import isolate as messages
 
+_PATIENT = frozenset({
+    tuple, messages.HttpResponse, messages.RpcResult, messages.CallFailed, messages.CallEnded, messages.CallCancelled,
+    messages.BodyEnd, messages.Credit, messages.StubsDropped,
+})  # fmt: skip
+"""Answers, and what belongs to calls and bodies that are known: many clients wait for many of them. The rest are
+reports of runs, and calls, which must be looked up before the run that makes them may end."""
+
 
 class Traffic:
     """Hands every message of every isolate to the one that it is for."""
 
     def __init__(self, pool: Pool, deployments: Deployments, engine: Engine) -> None:
         self._calls: dict[Isolate, Calls] = {}
-        self._patient: dict[Isolate, Portions[Any]] = {}
+        self._portions: dict[Isolate, Portions[list[Any]]] = {}  # of those that once said much at a time
         self._runs = engine.runs
+        self._hurried = engine.runs.table.at_work
         self._stubs = stubs = Stubs()
         self._bindings = bindings = Bindings(pool, deployments, engine, stubs, self.open)
         self._handlers: dict[type, Callable[[Isolate, Calls, Any], None]] = {
@@ -54,27 +62,27 @@ class Traffic:
     # -- what isolates say --------------------------------------------------------------------------------------------
 
     def on_messages(self, isolate: Isolate, batch: list[Any]) -> None:
-        """What runs wait for comes first, and all of it now; answers and bodies in portions, if there are many."""
-        patient = self._patient.get(isolate)
-        if not patient and len(batch) <= limits.TURN_MESSAGES_MAX:
+        """Reports and calls come first, and all of them now; answers and bodies in portions, if there are many."""
+        portions = self._portions.get(isolate)
+        size = limits.TURN_MESSAGES_MAX
+        if not portions and (len(batch) <= size or not self._hurried()):
             self._heard(isolate, batch)
             return
-        urgent = [message for message in batch if _is_urgent(message)]
-        if urgent:
-            self._heard(isolate, urgent)
-            if len(urgent) == len(batch):
-                return
-        if patient is None:
-            patient = self._patient[isolate] = Portions(
-                partial(self._one_heard, isolate), per_turn=limits.TURN_MESSAGES_MAX
+        answers = [message for message in batch if type(message) in _PATIENT]
+        if len(answers) < len(batch):
+            self._heard(isolate, [message for message in batch if type(message) not in _PATIENT])
+        if portions is None:
+            portions = self._portions[isolate] = Portions(
+                partial(self._portion_heard, isolate), per_turn=1, hurried=self._hurried
             )
-        patient.extend(message for message in batch if not _is_urgent(message))
-        if len(patient) >= limits.MESSAGES_WAITING_MAX:
+        for start in range(0, len(answers), size):
+            portions.add(answers[start : start + size])
+        if len(portions) * size >= limits.MESSAGES_WAITING_MAX:
             isolate.channel.pause_reading()
 
-    def _one_heard(self, isolate: Isolate, message: Any) -> None:
-        self._heard(isolate, (message,))
-        if not self._patient[isolate]:
+    def _portion_heard(self, isolate: Isolate, answers: list[Any]) -> None:
+        self._heard(isolate, answers)
+        if not self._portions[isolate]:
             isolate.channel.resume_reading()
 
     def _heard(self, isolate: Isolate, batch: Sequence[Any]) -> None:
@@ -95,9 +103,9 @@ class Traffic:
             self._runs.reports(isolate, reports)
 
     def on_lost(self, isolate: Isolate, cause: str, crashed: bool) -> None:
-        if isolate in self._patient:
-            self._patient[isolate].flush()
-            del self._patient[isolate]
+        if isolate in self._portions:
+            self._portions[isolate].flush()
+            del self._portions[isolate]
         calls = self._calls.pop(isolate, None)
         if calls is not None:
             for relay in list(calls.relays.values()):
@@ -180,8 +188,3 @@ class Traffic:
         relay = calls.relays.get(message.call)
         if relay is not None:
             relay.caller_gone()
-
-
-def _is_urgent(message: Any) -> bool:
-    """Whether a run waits for it: a report, or a call on its behalf, which must not come after the run has ended."""
-    return isinstance(message, RunInput) or bool(getattr(message, "scope", 0))

@@ -35,6 +35,10 @@ class LiveTable:
         if self.holds(live):
             del self.runs[live.key]
 
+    def at_work(self) -> bool:
+        """Whether there is such a run, so that others should leave the loop to it now and then."""
+        return bool(self.by_number)
+
     def enter(self, live: LiveRun, isolate: Isolate) -> None:
         """A new life of the run, in this isolate."""
         live.number = self.next_number()
