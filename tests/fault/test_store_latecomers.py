@@ -1,4 +1,5 @@
-"""Decisions that come while a group is being written join it, and change nothing for those that were there before."""
+"""What the writing process hears from its node: decisions that come while a group is being written join it, and change
+nothing for those that were there before; and the node's end."""
 
 from __future__ import annotations
 
@@ -7,31 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.store.kit import ACCOUNT, NOW, WORKFLOW, a_version, an_entry, an_instance
+from tests.conformance.store.kit import a_version, an_entry, an_instance
+from tests.fault.committer_kit import CommitterKit, a_record
 
 from stellwerk.core import limits
 from stellwerk.core.errors import InstanceExistsError, StorageError
-from stellwerk.store.base import InstanceRow, JournalRow
-from stellwerk.store.sqlite.committer import Committer, Inbox
-from stellwerk.store.sqlite.connection import open_database
+from stellwerk.store.sqlite.committer import Inbox, serve
 from stellwerk.store.sqlite.messages import AddVersion, Outcome, Record, Write, encode, frame
-from stellwerk.store.sqlite.workflow import load_run
 
 
-def a_record(*entries: JournalRow, create: InstanceRow | None = None) -> Record:
-    return Record(list(entries), create, None, [])
-
-
-class Writing:
-    """The writing process in this one: what the node sends lies in a real socket, what is written in a real file."""
+class Writing(CommitterKit):
+    """With a real socket to the node."""
 
     def __init__(self, path: Path) -> None:
-        opened = open_database(path, owner="node-1", now_ms=NOW)
-        opened.writer.close()
-        self.reader = opened.reader
+        super().__init__(path)
         self.node, self.ours = socket.socketpair()
         self.inbox = Inbox(self.ours)
-        self.committer = Committer(path, epoch=opened.epoch)
 
     def sends(self, *writes: Write) -> None:
         self.node.sendall(frame(encode(list(writes))))
@@ -46,15 +38,10 @@ class Writing:
 
         return self.committer.commit(self.inbox.next_group(), latecomers)
 
-    def journal(self, instance_id: str = "order-1") -> list[bytes]:
-        run = load_run(self.reader, ACCOUNT, WORKFLOW, instance_id)
-        return [] if run is None else run.journal
-
     def close(self) -> None:
         self.node.close()
         self.ours.close()
-        self.reader.close()
-        self.committer.close()
+        super().close()
 
 
 @pytest.fixture
@@ -116,3 +103,15 @@ def test_a_record_that_no_group_can_hold_waits_for_its_own(writing: Writing) -> 
 
     assert (first.count, second.count) == (1, 1)
     assert len(writing.journal()) == limits.GROUP_ROWS_MAX + 1
+
+
+def test_what_a_killed_node_had_sent_is_written_and_its_end_is_no_error(writing: Writing) -> None:
+    """It had not read all that it was told, so the kernel resets the connection."""
+    writing.sends(a_record(an_entry(0), create=an_instance()))
+    writing.ours.sendall(b"an answer that nobody reads")
+    writing.node.close()
+    writing.committer.close()
+
+    serve(writing.ours, str(writing.path), epoch=writing.epoch)
+
+    assert writing.journal() == [b"entry 0"]

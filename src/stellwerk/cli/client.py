@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -24,7 +24,7 @@ class Client:
     """One control plane. A context manager; closes its connections at the end."""
 
     def __init__(self, place: Place) -> None:
-        self._url = place.url.rstrip("/")
+        self._url = place.url
         self._headers = {"Authorization": f"Bearer {place.token}", "User-Agent": "stellwerk-cli"}
         self._http = _pool(place.url)
 
@@ -130,9 +130,14 @@ def _content_type(name: str) -> str:
 def _pool(url: str) -> urllib3.PoolManager:
     """By way of the environment's proxy, which cannot reach this machine's own loopback, though."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    proxy = "" if _is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme, "")
-    return urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+    host, proxies = parts.hostname or "", getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    if not proxy or _is_loopback(host) or proxy_bypass(host):
+        return urllib3.PoolManager()
+    address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    login = f"{unquote(address.username)}:{unquote(address.password or '')}" if address.username else None
+    headers = urllib3.make_headers(proxy_basic_auth=login)
+    return urllib3.ProxyManager(address.geturl(), proxy_headers=headers)
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,7 +22,7 @@ BODY_STALL_TIMEOUT_MS: Final = 30_000  # no byte of a body for this long ends th
 WAIT_UNTIL_MS: Final = 30_000  # CF: shared by all waitUntil calls of one invocation
 CHAINED_INVOCATIONS_MAX: Final = 16  # CF: error 1019 past it
 CONNECTIONS_MAX: Final = 10_000  # per node; past it new connections are answered 503 and closed
-TURN_REQUESTS_MAX: Final = 8  # that the node begins in a turn of its loop; see node/portions.py
+TURN_REQUESTS_MAX: Final = 8  # begun in one turn of the node's loop while a run is at work: 64 took 2 ms
 PIPELINE_MAX: Final = 64  # requests that one connection may have waiting; then it is not read any further
 INGRESS_WRITE_BUFFER_BYTES: Final = 256 * KIB  # of answers that a slow client has not read; then the writer is paused
 CHUNK_OVERHEAD_BYTES_MAX: Final = 4 * KIB  # chunk extensions and trailers of one body; no honest client is near it
@@ -63,9 +63,9 @@ ZYGOTE_START_TIMEOUT_MS: Final = 20_000  # its imports take 0.1 s; this is for a
 CRASHES_BACKOFF_MS: Final = (0, 100, 500, 2_000, 10_000)  # pause before the n-th start in a row that failed
 LOG_TEXT_BYTES_MAX: Final = 16 * KIB  # one record; longer text is cut and says so
 LOG_RECORDS_BUFFERED_MAX: Final = 10_000  # then the oldest is dropped and the drop is counted
-
-TURN_MESSAGES_MAX: Final = 8  # answers of one isolate that the node handles in a turn of its loop; see node/portions.py
+TURN_MESSAGES_MAX: Final = 8  # answers of one isolate handled in one turn of the node's loop, likewise
 MESSAGES_WAITING_MAX: Final = 1_024  # of one isolate that wait for their turn; then its channel is not read
+
 NODE_DRAIN_MS: Final = 5_000  # what a stopping node gives requests that are under way
 
 # -- workflows --------------------------------------------------------------------------------------------------------

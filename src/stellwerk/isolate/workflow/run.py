@@ -3,8 +3,8 @@
 Life of a run. ``start`` executes ``run(event, step)`` on a loop of its own until it settles, hands over the recorded
 delivery groups one by one, and then lets begin what the journal does not know yet. From there on the node speaks:
 ``deliver`` brings a group of completions that are on disk, ``grant`` allows an attempt. A program that waits for one
-step only goes on before its result is on disk (``ahead.py``). When nothing executes and the
-program waits for timers or events only, the node is told (``RunSettled``) and may take the run out of memory.
+step only goes on before its result is on disk (``ahead.py``). When nothing executes and the program waits for timers or
+events only, the node is told (``RunSettled``) and may take the run out of memory.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class Run:
         the program does with the result may have caused it, and would cause it again before the result has left."""
         replay = self.replay
         return not (
-            len(replay.asked) != 1 or call.nested or self.ahead.key or self.bridged or replay.behind
-            or self.start_message.careful or self.stopped
+            len(replay.asked) != 1 or call.key not in replay.asked or call.nested or self.ahead.key or self.bridged
+            or replay.behind or self.start_message.careful or self.stopped
         )  # fmt: skip
 
     def go_ahead(self, call: StepCall, report: inputs.StepDone) -> None:

@@ -136,7 +136,7 @@ class Inbox:
     def latecomers(self) -> list[Record]:
         """What has come since, if it may join a group that is written but not committed. What may not, waits."""
         self.read(wait=False)
-        if not is_plain(self._backlog):
+        if self._rows >= limits.GROUP_ROWS_MAX or not is_plain(self._backlog):
             return []
         group, _ = next_group(self._backlog, self._rows)
         return cast(list[Record], group)
@@ -153,6 +153,6 @@ def serve(channel: socket.socket, database: str, *, epoch: int) -> None:
         outcome = committer.commit(group, inbox.latecomers)
         try:
             channel.sendall(frame(encode(outcome)))
-        except BrokenPipeError:  # the node has gone: nobody is told, and nothing more may be written for it
+        except ConnectionError:  # the node has gone: nobody is told, and nothing more may be written for it
             break
     committer.close()
