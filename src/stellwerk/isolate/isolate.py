@@ -80,6 +80,7 @@ class Isolate:
             messages.StubsDropped: self._stubs.dropped,
             messages.RunPast: runs.past,
             messages.RunStart: runs.start,
+            messages.RunRecorded: runs.recorded,
             messages.Deliver: runs.deliver,
             messages.AttemptGranted: runs.grant,
             messages.RunStop: runs.stop,

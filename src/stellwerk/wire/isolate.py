@@ -249,6 +249,7 @@ class RunStart(Message, frozen=True, tag=30):
     traceparent: str = ""
     preserve_non_retryable: bool = True  # show a NonRetryableError as it is, and not as Cloudflare once did
     steps_max: int = STEPS_PER_INSTANCE
+    unrecorded: bool = False  # the run itself is still being written: nothing acts outside before ``RunRecorded``
 
 
 class RunPast(Message, frozen=True, tag=45):
@@ -257,6 +258,12 @@ class RunPast(Message, frozen=True, tag=45):
     run: int
     journal: list[bytes]
     blobs: dict[str, bytes]
+
+
+class RunRecorded(Message, frozen=True, tag=46):
+    """A run that was started while it was being written is on disk."""
+
+    run: int
 
 
 class AttemptGranted(Message, frozen=True, tag=35):
@@ -306,6 +313,7 @@ AnyMessage = (
     | StubsDropped
     | RunStart
     | RunPast
+    | RunRecorded
     | AttemptGranted
     | Deliver
     | RunStop

@@ -15,9 +15,13 @@ from stellwerk.wire import isolate as messages
 class Wire:
     """A run without a node: what it says is kept, and what it is told is up to the test."""
 
-    def __init__(self, program: Callable[[Any], Any], journal: list[bytes], *, careful: bool = False) -> None:
+    def __init__(
+        self, program: Callable[[Any], Any], journal: list[bytes], *, careful: bool = False, unrecorded: bool = False
+    ) -> None:
         self.said: list[Any] = []
-        start = messages.RunStart(7, "orders", "Orders", "id", b"\x80", 1, journal, {}, 1_000, careful)
+        start = messages.RunStart(
+            7, "orders", "Orders", "id", b"\x80", 1, journal, {}, 1_000, careful, unrecorded=unrecorded
+        )
         self.run = Run(
             start, attempts=Attempts(), send=self.said.append, on_end=lambda run: None, keep_together=lambda: None,
             report_unhandled=lambda context: None, steps_max=100,

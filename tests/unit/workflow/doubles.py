@@ -12,6 +12,7 @@ from stellwerk.core.isolate.machine import Status as IsolateStatus
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow.status import Status
 from stellwerk.node.clock import SystemClock
+from stellwerk.node.workflow.engine import Engine
 from stellwerk.node.workflow.live import Key
 from stellwerk.node.workflow.runs import Runs
 from stellwerk.store.base import Decision, InstanceRow, StoredRun
@@ -129,6 +130,16 @@ class ANode:
         for key in keys:
             self.runs.dispatcher.enqueue(key)
         await turns()
+
+
+def an_engine(node: ANode, *, concurrency_max: int | None = None) -> Engine:
+    manifest = SimpleNamespace(compatibility_date="2026-03-01", compatibility_flags=())
+    version = SimpleNamespace(worker="worker", manifest=manifest)
+    binding = SimpleNamespace(name="flow", class_name="Flow", steps_max=100, concurrency_max=concurrency_max)
+    deployments: Any = SimpleNamespace(
+        workflow=lambda name: (version, binding), freeze=lambda worker: {worker: "version"}
+    )
+    return Engine(node.runs, deployments)
 
 
 async def turns() -> None:

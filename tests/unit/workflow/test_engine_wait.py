@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.workflow.doubles import ANode, AStore, scenario, turns
+from tests.unit.workflow.doubles import ANode, AStore, an_engine, scenario, turns
 
 from stellwerk.core import limits
 from stellwerk.core.errors import StorageError
@@ -19,16 +18,6 @@ from stellwerk.node.workflow.engine import Engine, InstanceStatus
 
 SOON_MS = 20_000  # longer than any test lives
 ERROR = e.ErrorValue("ValueError", "no")
-
-
-def an_engine(node: ANode) -> Engine:
-    manifest = SimpleNamespace(compatibility_date="2026-03-01", compatibility_flags=())
-    version = SimpleNamespace(worker="worker", manifest=manifest)
-    binding = SimpleNamespace(name="flow", class_name="Flow", steps_max=100, concurrency_max=None)
-    deployments: Any = SimpleNamespace(
-        workflow=lambda name: (version, binding), freeze=lambda worker: {worker: "version"}
-    )
-    return Engine(node.runs, deployments)
 
 
 async def created(engine: Engine, store: AStore) -> None:

@@ -1,27 +1,31 @@
-"""What a program knows ahead of the record.
+"""What a program knows ahead of the record: that its run exists, or a step's result.
 
-A program that waits for one step, and that nothing else can reach before it, is given the step's result while that is
-on its way to the disk. What it asks for then, or its end, is recorded together with the result. Whatever would act
-outside of this isolate is held back until the result is on disk: the next attempts, and calls of workflow code. Should
-it never get there, this life of the run is thrown away, and nobody has heard of it.
+A run is started while its creation is on its way to the disk. A program that waits for one step, and that nothing
+else can reach before it, is given the step's result while that is being written: what it asks for then, or its end, is
+recorded together with the result. Whatever would act outside of this isolate is held back until what the program knows
+is on disk: the next attempts, and calls of workflow code. Should it never get there, this life of the run is thrown
+away, and nobody has heard of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from stellwerk.isolate.workflow.calls import StepCall
 
 
+CREATION: Final = "creation"  # no step has this key: theirs begin with "do:"
+
+
 class Ahead:
-    """At most one step's result: while it is not on disk, no further step begins."""
+    """At most one thing that the program knows: while it is not on disk, no further step begins."""
 
     __slots__ = ("_held", "calls", "key")
 
-    def __init__(self) -> None:
-        self.key = ""  # of the step; empty: all that the program knows is on disk
+    def __init__(self, key: str = "") -> None:
+        self.key = key  # of the step, or ``CREATION``; empty: all that the program knows is on disk
         self.calls: list[StepCall] = []  # whose first attempts are held back
         self._held: list[Callable[[], None]] = []
 
@@ -33,7 +37,7 @@ class Ahead:
             act()
 
     def recorded(self, begin: Callable[[StepCall, int], None]) -> None:
-        """The result is on disk."""
+        """It is on disk."""
         self.key = ""
         calls, self.calls = self.calls, []
         for call in calls:

@@ -2,8 +2,9 @@
 
 Life of a run. ``start`` executes ``run(event, step)`` on a loop of its own until it settles, hands over the recorded
 delivery groups one by one, and then lets begin what the journal does not know yet. From there on the node speaks:
-``deliver`` brings a group of completions that are on disk, ``grant`` allows an attempt. A program that waits for one
-step only goes on before its result is on disk (``ahead.py``). When nothing executes and the program waits for timers or
+``recorded`` says that a run which was started while it was being written is on disk, ``deliver`` brings a group of
+completions that are, ``grant`` allows an attempt. A program that waits for one step only goes on before its result is
+on disk (``ahead.py``). When nothing executes and the program waits for timers or
 events only, the node is told (``RunSettled``) and may take the run out of memory.
 """
 
@@ -26,7 +27,7 @@ from stellwerk.isolate.failures import (
     to_error_value,
 )
 from stellwerk.isolate.logs import NOBODY, current
-from stellwerk.isolate.workflow.ahead import Ahead
+from stellwerk.isolate.workflow.ahead import CREATION, Ahead
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.calls import StepCall
 from stellwerk.isolate.workflow.loop import SpinningError, StoppedError, WorkflowLoop
@@ -87,7 +88,7 @@ class Run:
         self._started_steps = 0
         self._granted: dict[str, int] = {}
         self._heard = 0  # the last delivery group that the program has seen
-        self.ahead = Ahead()
+        self.ahead = Ahead(CREATION if start.unrecorded else "")
         self._unburdened = False  # live, and the journal holds nothing that a step would have to be looked up in
         self._task: asyncio.Task[Any] | None = None
         self.declared: dict[str, StepFunction] = {}  # by name, for those that depend on them
@@ -99,6 +100,12 @@ class Run:
         self._task = self.loop.create_task(program())
         self._task.add_done_callback(self._program_ended)
         self.go_on()
+
+    def recorded(self) -> None:
+        """The run itself is on disk; it was not when it was started."""
+        self.ahead.recorded(self._attempts.begin)
+        if not self.active or self.loop.ready:
+            self.go_on()
 
     def deliver(self, message: messages.Deliver) -> None:
         """A recorded delivery group."""

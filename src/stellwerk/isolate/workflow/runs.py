@@ -88,6 +88,11 @@ class IsolateRuns:
             start.instance_id, traceparent=start.traceparent, scope=run.number, instance=start.instance_id, live=run
         )
 
+    def recorded(self, message: messages.RunRecorded) -> None:
+        run = self.live.get(message.run)
+        if run is not None:
+            run.recorded()
+
     def deliver(self, message: messages.Deliver) -> None:
         run = self.live.get(message.run)
         if run is not None:

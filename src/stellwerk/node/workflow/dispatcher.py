@@ -84,6 +84,20 @@ class Dispatcher:
         else:
             self._start(run, workflow)
 
+    def start_early(self, run: LiveRun) -> bool:
+        """Starts a run that is still being written, if nobody waits before it and an isolate is ready now. False: its
+        turn comes when it is on disk."""
+        workflow = run.workflow
+        if self._stopped or self._queue or self._at_limit(workflow) or self._count >= self._runs_max:
+            return False
+        version = self._versions.loaded(run.version_id)
+        isolate = None if version is None else self._pool.ready(version)
+        if isolate is None:
+            return False
+        self._enter(workflow)
+        self._hand_over(run, isolate)
+        return True
+
     def look_again(self, key: Key) -> None:
         """What the store has of this run is not known. In a moment it is read, and taken up if it is there."""
         asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self.enqueue, key)
@@ -112,8 +126,7 @@ class Dispatcher:
     def _start(self, run: LiveRun | Key, workflow: str) -> None:
         if isinstance(run, LiveRun) and not self._wanted(run):
             return  # dropped while it waited for its turn; it is queued again by its key
-        self._count += 1
-        self._running[workflow] = self._running.get(workflow, 0) + 1
+        self._enter(workflow)
         if not isinstance(run, LiveRun):
             self._spawn(self._start_loaded(run))
             return
@@ -130,6 +143,10 @@ class Dispatcher:
             self._hand_over(run, isolate)
         else:
             self._spawn(self._acquire(run))
+
+    def _enter(self, workflow: str) -> None:
+        self._count += 1
+        self._running[workflow] = self._running.get(workflow, 0) + 1
 
     def _start_solo(self, run: LiveRun) -> None:
         self._solo += 1

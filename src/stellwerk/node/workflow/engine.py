@@ -1,7 +1,7 @@
 """The engine: what people and Workers may ask of durable runs. Acknowledged means on disk.
 
-The work is done by its parts: ``runs.py`` owns what is live, ``dispatcher.py`` says whose turn it is, ``timers.py``
-wakes, and on start every unfinished run is taken up again.
+The work is done by its parts: ``creation.py`` brings new runs to the disk, ``runs.py`` owns what is live,
+``dispatcher.py`` says whose turn it is, ``timers.py`` wakes, and on start every unfinished run is taken up again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stellwerk.core.workflow.status import TERMINAL, Status
 from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.workflow.counters import EngineCounters
+from stellwerk.node.workflow.creation import Creation, Draft
 from stellwerk.node.workflow.live import LiveRun, Place
 from stellwerk.node.workflow.runs import Runs
 from stellwerk.store import base
@@ -41,6 +42,7 @@ class Engine:
 
     def __init__(self, runs: Runs, deployments: Deployments) -> None:
         self.runs, self._deployments = runs, deployments
+        self._creation = Creation(runs)
         self.started = asyncio.Event()
 
     @property
@@ -83,11 +85,11 @@ class Engine:
         ``InvalidRequestError`` for a bad id or params over 1 MiB, ``WorkflowNotFoundError``, and
         ``WorkerNotFoundError`` when the run manifest cannot be drawn."""
         draft = self._draft(workflow, instance_id, params, trigger, parent)
-        draft[0].traceparent = traceparent
-        (error,) = await self._record_new([draft])
+        draft.live.traceparent = traceparent
+        (error,) = await self._creation.record([draft])
         if error is not None:
             raise error
-        return draft[0].instance_id
+        return draft.live.instance_id
 
     async def create_batch(
         self, workflow: str, items: list[tuple[str | None, bytes]], *, trigger: str, parent: LiveRun | None = None
@@ -97,21 +99,22 @@ class Engine:
             raise InvalidRequestError("WorkflowError: batchCreate should have at least 1 instance")
         if len(items) > limits.BATCH_CREATE_MAX:
             raise InvalidRequestError(f"WorkflowError: batchCreate takes at most {limits.BATCH_CREATE_MAX} instances")
-        drafts: list[tuple[LiveRun, base.Decision]] = []
+        drafts: list[Draft] = []
         for instance_id, params in items:
-            if instance_id is not None and any(draft[0].instance_id == instance_id for draft in drafts):
+            if instance_id is not None and any(draft.live.instance_id == instance_id for draft in drafts):
                 continue
             drafts.append(self._draft(workflow, instance_id, params, trigger, parent))
-        errors = await self._record_new(drafts)
+        errors = await self._creation.record(drafts)
         for error in errors:
             if error is not None and not isinstance(error, InstanceExistsError):
                 raise error
-        return [draft[0].instance_id for draft, error in zip(drafts, errors, strict=True) if error is None]
+        return [draft.live.instance_id for draft, error in zip(drafts, errors, strict=True) if error is None]
 
     def _draft(
         self, workflow: str, instance_id: str | None, params: bytes, trigger: str, parent: LiveRun | None
-    ) -> tuple[LiveRun, base.Decision]:
+    ) -> Draft:
         runs = self.runs
+        own_id = instance_id is None
         instance_id = instance_id if instance_id is not None else runs.clock.new_uuid()
         if not is_instance_id(instance_id):
             raise InvalidRequestError("WorkflowError: Workflow instance has invalid id")
@@ -134,7 +137,7 @@ class Engine:
             modified_at=now_ms, versions=tuple(manifest.values()),
         )  # fmt: skip
         runs.dispatcher.limit(workflow, binding.concurrency_max)
-        return live, base.Decision(live.rows([created]), row, None, blobs)
+        return Draft(live, base.Decision(live.rows([created]), row, None, blobs), own_id)
 
     def _new_run(self, workflow: str, instance_id: str, created: e.Created) -> LiveRun:
         state = RunState()
@@ -149,40 +152,6 @@ class Engine:
         if parent is not None and version.worker in parent.created.manifest:
             return parent.created.manifest
         return self._deployments.freeze(version.worker)
-
-    async def _record_new(self, drafts: list[tuple[LiveRun, base.Decision]]) -> list[Exception | None]:
-        runs = self.runs
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        errors: list[Exception | None] = [None] * len(drafts)
-        left = len(drafts)
-
-        def done(index: int, error: Exception | None) -> None:
-            nonlocal left
-            left -= 1
-            errors[index] = error
-            if error is None:
-                runs.counters.created += 1
-                self._admit(drafts[index][0])
-            elif not isinstance(error, InstanceExistsError):
-                # It may be on disk all the same, and a repeat would hear that it is.
-                runs.dispatcher.look_again(drafts[index][0].key)
-            if not left and not recorded.done():
-                recorded.set_result(None)
-
-        for index, (_, decision) in enumerate(drafts):
-            decision.done = lambda error, index=index: done(index, error)
-        runs.store.submit([decision for _, decision in drafts])
-        await recorded
-        return errors
-
-    def _admit(self, live: LiveRun) -> None:
-        """It is on disk: its turn may come. Past what memory should hold, only its name is kept."""
-        if self.runs.dispatcher.queued >= limits.RUNS_LIVE_MAX:
-            self.runs.dispatcher.enqueue(live.key)
-            return
-        live.number = self.runs.table.next_number()
-        self.runs.table.add(live)
-        self.runs.dispatcher.enqueue(live)
 
     # -- look ---------------------------------------------------------------------------------------------------------
 

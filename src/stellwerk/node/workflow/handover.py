@@ -2,7 +2,8 @@
 
 Nothing that is not on disk may reach the program, and nothing that is may be missing: so the journal goes out when no
 decision of the run is on its way, and is as long as the run's count of entries. Usually that is so at once. Otherwise
-the hand-over waits for the commit, or for the store and its blobs, and looks again.
+the hand-over waits for the commit, or for the store and its blobs, and looks again. The one exception is a run whose
+creation is being written: its program may start meanwhile, and is told that nothing may act outside yet.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Handover:
         """The dispatcher has found an isolate."""
         self._table.enter(live, isolate)
         live.state.solo = live.solo
-        if live.journal is not None and not live.commits and not any(map(blob_of, live.journal)):
+        at_rest = not live.commits or live.unrecorded
+        if live.journal is not None and at_rest and not any(map(blob_of, live.journal)):
             self._send(live, isolate, live.journal, {})
             return
         self._spawn(self._prepare(live, isolate, live.number))
@@ -99,7 +101,7 @@ class Handover:
             messages.RunStart(
                 live.number, live.workflow, created.class_name, live.instance_id, params, created.at, journal, blobs,
                 self._clock.now_ms(), live.careful or live.solo, live.traceparent, created.preserve_non_retryable,
-                created.steps_max,
+                created.steps_max, live.unrecorded,
             )
         )  # fmt: skip
         self._sent(live)

@@ -31,7 +31,7 @@ class LiveRun:
     __slots__ = (
         "account_id", "careful", "commits", "created", "failed_starts", "handed", "held", "incarnation", "instance_id",
         "isolate", "journal", "key", "number", "orphan", "place", "seq", "solo", "state", "timer_at", "traceparent",
-        "workflow", "written",
+        "unrecorded", "workflow", "written",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,7 @@ class LiveRun:
         self.isolate: Isolate | None = None
         self.handed = False  # the isolate has been sent the run: what is recorded from here on is delivered to it
         self.held: list[messages.Deliver] | None = None  # deliveries behind one whose values are still being read
+        self.unrecorded = False  # its creation is on its way to the disk, and its program has been started
         self.careful = False  # its attempts are recorded before they begin
         self.orphan = False  # the node that had it has ended; recorded before anything is started for it
         self.solo = False  # it gets an isolate of its own

@@ -58,7 +58,7 @@ class Runs:
             recorded=self._recorded, granted=self._send_grants,
         )  # fmt: skip
         self._handover = Handover(
-            account_id=account_id, store=store, clock=clock, table=self.table, sent=self._taken_up, failed=self._drop
+            account_id=account_id, store=store, clock=clock, table=self.table, sent=self._taken_up, failed=self.drop
         )
         self.dispatcher = Dispatcher(
             pool, versions, load=self.load, wanted=self.table.holds, adopt=self.adopt,
@@ -189,7 +189,7 @@ class Runs:
         if self.table.runs.get(live.key) is not live:
             return  # its copy was dropped meanwhile
         if error is not None:
-            self._drop(live, error)
+            self.drop(live, error)
             return
         self.counters.count(out.entries)
         if out.stop:
@@ -276,7 +276,7 @@ class Runs:
             self._pool.release_solo(isolate)
         self.dispatcher.left(live.workflow, solo=live.solo)
 
-    def _drop(self, live: LiveRun, error: Exception) -> None:
+    def drop(self, live: LiveRun, error: Exception) -> None:
         """The store did not take a decision: the copy is wrong from here on. Drop it, and read again in a moment."""
         self.log.error(
             "a decision was not recorded", workflow=live.workflow, instance=live.instance_id, error=str(error)
