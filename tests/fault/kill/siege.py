@@ -32,6 +32,7 @@ PAUSE_S = (0.2, 1.5)
 FILE_BYTES_MAX = 4_096  # below any offset at which the database appends
 LOOK_EVERY_S = 0.02
 WORKFLOW = "load"
+NAMELESS_SHARE = 0.5  # of the creates leave the id to the node, which may start such a run while it is being written
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Siege:
         self._clients = (self.folder / "clients.jsonl").open("w")
         self._fault_log = (self.folder / "faults.jsonl").open("w")
         self._open: set[str] = set()  # acknowledged, not seen ended
+        self._known: set[str] = set()  # to a client, who sends it its event
+        self._strays: set[str] = set()  # found by looking; a client may be told of one afterwards
         self._room = asyncio.Event()
         self._calm = asyncio.Event()  # cleared: nothing is created
         self._calm.set()
@@ -70,6 +73,7 @@ class Siege:
                 group.create_task(self._look())
                 await self._break_things()
                 self.over.set()
+            await self._send_strays_their_event()
             await self.node.until_ended(WORKFLOW, self.peace_s)  # what has not ended by then, the checker names
         await self._write_final()
 
@@ -120,6 +124,7 @@ class Siege:
         # The next kill would have every run that was lost in this one taken up again, and so hide it.
         self.rests -= 1
         self._calm.clear()
+        await self._send_strays_their_event()
         left = await self.node.until_ended(WORKFLOW, END_WITHIN_S)
         assert left == {}, f"{left} after a kill of the node, and nothing else had happened"
         self._calm.set()
@@ -195,15 +200,53 @@ class Siege:
                 continue
             instance = f"s{self.seed}-c{client}-{number}"
             number += 1
-            params = {
+            params: dict[str, Any] = {
                 "work_ms": chance.randint(0, 25),
                 "nap_ms": chance.choice([1, 30, 120, 1_300]),  # the last one leaves memory meanwhile
                 "fails": chance.choice([0, 0, 0, 1, 2]),
                 "large": chance.random() < 0.05,
             }
-            await self._until_known("create", instance, params)
-            self._open.add(instance)
-            group.create_task(self._send_event(instance, chance.random() * 0.4))
+            if chance.random() < NAMELESS_SHARE:
+                params["ask"] = instance
+                instance = await self._create_nameless(params)
+            else:
+                self._known.add(instance)
+                await self._until_known("create", instance, params)
+            if instance:
+                self._open.add(instance)
+                group.create_task(self._send_event(instance, chance.random() * 0.4))
+
+    async def _create_nameless(self, params: dict[str, Any]) -> str:
+        """The node makes the id. Empty when nobody was told it: the call cannot be repeated, for that would be another
+        instance, and whether there is one is found out later."""
+        word = params["ask"]
+        self._said("create", word, "ask", params=params)
+        try:
+            answer = await self.node.call("POST", f"{ACCOUNT}/{WORKFLOW}/instances", {"params": params})
+        except httpx.TransportError:
+            self._said("create", word, "unknown")
+            await asyncio.wait_for(self.node.up.wait(), END_WITHIN_S)
+            return ""
+        if answer.status_code != 200:
+            self._said("create", word, "fail", status=answer.status_code, text=answer.text[:200])
+            self.refused.set()
+            await asyncio.sleep(LOOK_EVERY_S)  # bounded
+            return ""
+        instance: str = answer.json()["result"]["id"]
+        self._known.add(instance)
+        self._said("create", instance, "ok", status=200)
+        return instance
+
+    async def _send_strays_their_event(self) -> None:
+        """Instances that no client was told of go on like the others. Nothing is killed meanwhile."""
+        for instance in await self.node.instances(WORKFLOW):
+            if instance not in self._known | self._strays:
+                self._strays.add(instance)
+                params = {"for": instance}
+                self._said("event", instance, "invoke", params=params)
+                answer = await self._ask("event", instance, params)
+                assert answer.status_code == 200, answer.text
+                self._said("event", instance, "ok", status=200)
 
     async def _send_event(self, instance: str, after_s: float) -> None:
         """Some come before the run waits for them, some after."""
@@ -222,7 +265,8 @@ class Siege:
                 self._said(op, instance, "unknown")
             else:
                 # After an unknown outcome a conflict is the proof that the first try had succeeded.
-                done = answer.status_code == 200 or (answer.status_code == 409 and tried)
+                late = tried or instance in self._strays  # it has had its event, and may have ended
+                done = answer.status_code == 200 or (answer.status_code == 409 and late)
                 self._said(op, instance, "ok" if done else "fail", status=answer.status_code, text=answer.text[:200])
                 if done or (op == "event" and answer.status_code == 404):
                     return  # a run that is not there although it was acknowledged is the checker's business

@@ -40,7 +40,8 @@ def a_sound_history() -> History:
         an_effect("flaky", 3.1, attempt=2, left=values["left"]),
     ]
     final = {
-        "id": RUN, "status": "complete", "error": None, "output": {**values, "event": {"for": RUN}},
+        "id": RUN, "params": dict(PARAMS), "status": "complete", "error": None,
+        "output": {**values, "event": {"for": RUN}},
         "steps": [a_step(name, value) for name, value in values.items()],
     }  # fmt: skip
     clients = [
@@ -56,6 +57,13 @@ def a_sound_history() -> History:
 
 def test_a_sound_history_passes() -> None:
     assert check(a_sound_history()) == []
+
+
+def test_so_does_one_in_which_the_node_made_the_id() -> None:
+    history = a_sound_history()
+    history.clients[0].update(phase="ask", id="word")
+    history.final[0]["params"]["ask"] = "word"
+    assert check(history) == []
 
 
 def lost(history: History) -> None:
@@ -122,8 +130,18 @@ def nobody_asked(history: History) -> None:
     del history.clients[0:2]
 
 
+def one_create_made_two(history: History) -> None:
+    history.clients[0].update(phase="ask", id="word")
+    history.final[0]["params"]["ask"] = "word"
+    history.final.append({**history.final[0], "id": "run-2"})
+
+
+def an_instance_that_does_not_exist_acted(history: History) -> None:
+    history.ledger.append({**an_effect("first", 0.5), "instance": "run-2"})
+
+
 def woke_early(history: History) -> None:
-    history.clients[0]["params"] = {**PARAMS, "nap_ms": 900}
+    history.final[0]["params"]["nap_ms"] = 900
 
 
 def event_of_another(history: History) -> None:
@@ -155,7 +173,7 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "I4": [finished_step_ran_again, stage_began_too_early, stage_skipped],
     "I5": [repeat_without_reason, another_isolate_died, attempts_go_back, retry_not_counted],
-    "I6": [nobody_asked],
+    "I6": [nobody_asked, one_create_made_two, an_instance_that_does_not_exist_acted],
     "I10": [woke_early],
     "I11": [event_of_another],
     "isolate": [isolate_outlived_its_node],
