@@ -88,9 +88,9 @@ class WorkflowRoom(Protocol):
     ) -> tuple[list[InstanceRow], str]:
         """Newest first, and the cursor of the next page ("" at the end)."""
 
-    async def unfinished(self, *, limit: int, after: tuple[str, str, str] = ("", "", "")) -> list[InstanceRow]:
-        """Instances in ``queued``, ``running`` or ``waitingForPause``, the oldest first; ``after`` is the key
-        (account, workflow, instance id) of the last row of the page before."""
+    async def unfinished(self, *, limit: int, cursor: str = "") -> tuple[list[InstanceRow], str]:
+        """Instances in ``queued``, ``running`` or ``waitingForPause``, in no order that says anything, and the cursor
+        of the next page ("" at the end)."""
 
     async def due(self, *, now_ms: int, limit: int) -> list[InstanceRow]:
         """Waiting instances whose ``wake_at`` has come, the earliest first."""

@@ -292,7 +292,7 @@ async def test_what_was_stored_is_there_after_reopening(backend: Backend) -> Non
     assert isinstance(told[0], InstanceExistsError)
     assert await journal(second) == [b"entry 0", b"entry 1"]
     assert await second.live_versions() == {"a", "b", "version-1"}
-    assert [row.instance_id for row in await second.unfinished(limit=9)] == ["order-1", "order-2"]
+    assert [row.instance_id for row in (await second.unfinished(limit=9))[0]] == ["order-1", "order-2"]
     await second.close()
 
 

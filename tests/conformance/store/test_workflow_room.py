@@ -169,7 +169,7 @@ async def test_the_next_incarnation_stands_for_the_instance(store: Store) -> Non
     assert (run.row.incarnation, run.journal) == (2, [b"second life"])
     assert await ids(store) == (["order-1"], "")
     assert await store.status_counts(ACCOUNT) == {(WORKFLOW, Status.QUEUED): 1}
-    assert [row.incarnation for row in await store.unfinished(limit=10)] == [2]
+    assert [row.incarnation for row in (await store.unfinished(limit=10))[0]] == [2]
 
 
 async def test_a_restart_in_the_group_that_ends_the_life_before_is_in_order(store: Store) -> None:
@@ -194,7 +194,7 @@ async def test_a_restart_needs_an_ended_life_right_before_it(store: Store, incar
 
     assert isinstance(told[0], StorageError)
     assert not isinstance(told[0], InstanceExistsError)
-    assert [row.incarnation for row in await store.unfinished(limit=10)] == [1]
+    assert [row.incarnation for row in (await store.unfinished(limit=10))[0]] == [1]
 
 
 async def test_pages_of_instances_are_newest_first_and_complete(store: Store) -> None:
@@ -211,6 +211,27 @@ async def test_pages_of_instances_are_newest_first_and_complete(store: Store) ->
             break
 
     assert seen == ["later-2", "later-1", "later-0", "same-3", "same-2", "same-1", "same-0"]
+
+
+async def test_instances_of_all_statuses_come_in_one_order(store: Store) -> None:
+    rows = [
+        an_instance(f"order-{number}", created_at=NOW + number % 5, status=status, ended_at=ended_at)
+        for number in range(20)
+        for status in [list(Status)[number * 7 % len(Status)]]
+        for ended_at in [NOW if status in TERMINAL else None]
+    ]
+    await created(store, *rows)
+
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page, cursor = await ids(store, limit=3, cursor=cursor)
+        seen += page
+        if not cursor:
+            break
+
+    newest = sorted(rows, key=lambda row: (row.created_at, row.instance_id), reverse=True)
+    assert seen == [row.instance_id for row in newest]
 
 
 async def test_a_page_that_ends_with_the_last_instance_has_no_cursor(store: Store) -> None:
@@ -237,27 +258,41 @@ async def test_a_cursor_that_is_none_is_the_callers_error(store: Store, cursor: 
         await ids(store, cursor=cursor)
 
 
-async def test_unfinished_are_those_that_a_starting_node_takes_up_oldest_first(store: Store) -> None:
+async def test_unfinished_are_those_that_a_starting_node_takes_up(store: Store) -> None:
     for number, status in enumerate(Status):
         ended_at = NOW if status in TERMINAL else None
         await created(store, an_instance(f"{9 - number}-{status}", status=status, ended_at=ended_at))
 
-    rows = await store.unfinished(limit=10)
+    rows, _ = await store.unfinished(limit=10)
 
     assert [row.status for row in rows] == [Status.QUEUED, Status.RUNNING, Status.WAITING_FOR_PAUSE]
 
 
 async def test_unfinished_instances_come_in_pages(store: Store) -> None:
-    wanted = [f"order-{(number * 7) % 10}" for number in range(10)]
-    await created(store, *[an_instance(instance_id) for instance_id in wanted])
+    """Of two accounts, three statuses and two manifests: where a page ends in the middle of one, the next goes on."""
+    rows = [
+        an_instance(f"order-{number}", status=status, account_id=account, versions=versions)
+        for number, (status, account, versions) in enumerate(
+            (status, account, versions)
+            for status in (Status.QUEUED, Status.RUNNING, Status.WAITING_FOR_PAUSE, Status.WAITING)
+            for account in (ACCOUNT, "someone-else")
+            for versions in (("a",), ("b",))
+            for _ in range(2)
+        )
+    ]
+    await created(store, *rows)
+    wanted = sorted(row.instance_id for row in rows if row.status is not Status.WAITING)
 
-    seen: list[str] = []
-    after = ("", "", "")
-    while page := await store.unfinished(limit=3, after=after):
-        seen += [row.instance_id for row in page]
-        after = (page[-1].account_id, page[-1].workflow, page[-1].instance_id)
-
-    assert seen == wanted
+    for limit in (1, 2, 3, 8, 23, 24, 25):
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            page, cursor = await store.unfinished(limit=limit, cursor=cursor)
+            seen += [row.instance_id for row in page]
+            assert len(page) <= limit
+            if not cursor:
+                break
+        assert sorted(seen) == wanted
 
 
 async def test_due_are_waiting_instances_whose_time_has_come_the_earliest_first(store: Store) -> None:

@@ -21,7 +21,7 @@ from stellwerk.node.deployment.deployments import Deployments
 from stellwerk.node.deployment.version import LoadedVersion
 from stellwerk.node.workflow.counters import EngineCounters
 from stellwerk.node.workflow.creation import Creation, Draft
-from stellwerk.node.workflow.live import LiveRun, Place
+from stellwerk.node.workflow.live import Key, LiveRun, Place
 from stellwerk.node.workflow.runs import Runs
 from stellwerk.store import base
 from stellwerk.store.base import InstanceRow, StoredRun
@@ -62,12 +62,16 @@ class Engine:
         await self.runs.stop()
 
     async def _rescue(self) -> None:
-        after = ("", "", "")
-        while rows := await self.runs.store.unfinished(limit=RESCUE_PAGE, after=after):
-            for row in rows:
-                self.runs.dispatcher.enqueue((row.workflow, row.instance_id))
-            last = rows[-1]
-            after = (last.account_id, last.workflow, last.instance_id)
+        """The oldest first. As many names as the dispatcher holds from then on."""
+        found: list[tuple[int, Key]] = []
+        cursor = ""
+        while True:
+            rows, cursor = await self.runs.store.unfinished(limit=RESCUE_PAGE, cursor=cursor)
+            found += [(row.created_at, (row.workflow, row.instance_id)) for row in rows]
+            if not cursor:
+                break
+        for _, key in sorted(found):
+            self.runs.dispatcher.enqueue(key)
 
     # -- create -------------------------------------------------------------------------------------------------------
 

@@ -46,8 +46,8 @@ class _WorkflowRoom(_Ends):
             lambda db: workflow_room.instances(db, account_id, workflow, status, limit, cursor)
         )
 
-    async def unfinished(self, *, limit: int, after: tuple[str, str, str] = ("", "", "")) -> list[InstanceRow]:
-        return await self._reader.read(lambda db: workflow_room.unfinished(db, limit, after))
+    async def unfinished(self, *, limit: int, cursor: str = "") -> tuple[list[InstanceRow], str]:
+        return await self._reader.read(lambda db: workflow_room.unfinished(db, limit, cursor))
 
     async def due(self, *, now_ms: int, limit: int) -> list[InstanceRow]:
         return await self._reader.read(lambda db: workflow_room.due(db, now_ms, limit))

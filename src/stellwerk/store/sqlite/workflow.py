@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from stellwerk.store.queries import load_queries
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
 _SQL: Final = {name: query.sql for name, query in _QUERIES.items()}
+TAKEN_UP: Final = (Status.QUEUED, Status.RUNNING, Status.WAITING_FOR_PAUSE)  # by a node that starts
 _END: Final = 2**63 - 1  # later than every created_at: the first page begins here
 
 
@@ -37,18 +40,31 @@ def instances(
 ) -> tuple[list[InstanceRow], str]:
     """One more row than asked for tells whether there is a next page."""
     after = _parse_cursor(cursor)
-    if status is None:
-        rows = _instances(db, "instances", (account_id, workflow, *after, limit + 1))
-    else:
-        rows = _instances(db, "instances_of_status", (account_id, workflow, status.value, *after, limit + 1))
+    with db:  # all statuses as they are at one moment: what moves from one to another is seen once
+        pages: list[list[Any]] = [
+            db.execute(_SQL["instances_of_status"], (account_id, workflow, each, *after, limit + 1)).fetchall()
+            for each in ((status,) if status else Status)
+        ]
+    newest = heapq.merge(*pages, key=lambda row: (row[8], row[2]), reverse=True)
+    rows = [_instance(row) for row in islice(newest, limit + 1)]
     if len(rows) <= limit:
         return rows, ""
     last = rows[limit - 1]
     return rows[:limit], f"{last.created_at}.{last.instance_id}"
 
 
-def unfinished(db: apsw.Connection, limit: int, after: tuple[str, str, str]) -> list[InstanceRow]:
-    return _instances(db, "unfinished", (*after, limit))
+def unfinished(db: apsw.Connection, limit: int, cursor: str) -> tuple[list[InstanceRow], str]:
+    """The cursor is where the last row stands in the index: status, account, manifest, number of the run."""
+    status, account_id, manifest_id, run = cursor.split("\t") if cursor else (TAKEN_UP[0].value, "", "", "0")
+    found: list[Any] = []
+    for each in TAKEN_UP[TAKEN_UP.index(Status(status)) :]:
+        left = limit - len(found)
+        found += db.execute(_SQL["unfinished"], (each.value, account_id, manifest_id, int(run), left)).fetchall()
+        if len(found) == limit:
+            last = found[-1]
+            return [_instance(row) for row in found], "\t".join((last[4], last[0], last[17], str(last[18])))
+        account_id, manifest_id, run = "", "", "0"
+    return [_instance(row) for row in found], ""
 
 
 def due(db: apsw.Connection, now_ms: int, limit: int) -> list[InstanceRow]:

@@ -61,19 +61,9 @@ WHERE account_id = ?1
   AND run = (SELECT run FROM instance WHERE account_id = ?1 AND workflow = ?2 AND instance_id = ?3 AND incarnation = ?4)
 ORDER BY seq;
 
--- name: instances
--- A page of a workflow's instances, newest first, after (created_at, instance_id).
-SELECT account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
-       created_at, modified_at, started_at, ended_at, wake_at, owner, epoch, lease_expires_at,
-       (SELECT versions FROM run_manifest AS m
-        WHERE m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id)
-FROM instance INDEXED BY instance_by_age
-WHERE account_id = ? AND workflow = ? AND superseded = 0 AND (created_at, instance_id) < (?, ?)
-ORDER BY created_at DESC, instance_id DESC
-LIMIT ?;
-
 -- name: instances_of_status
--- As instances, of one status: its own index, so that ten errored among a million complete ones are found at once.
+-- A page of a workflow's instances of one status, newest first, after (created_at, instance_id): ten errored among a
+-- million complete ones are found at once.
 SELECT account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
        created_at, modified_at, started_at, ended_at, wake_at, owner, epoch, lease_expires_at,
        (SELECT versions FROM run_manifest AS m
@@ -84,16 +74,16 @@ ORDER BY created_at DESC, instance_id DESC
 LIMIT ?;
 
 -- name: unfinished
--- What a starting node takes up, the oldest first, page by page: the key of the last row of a page is where the next one
--- begins. INDEXED BY: a change that loses the index must fail here.
+-- What a starting node takes up, of one status, page by page: where the last row of a page stands in the index is where
+-- the next one begins. INDEXED BY: a change that loses the index must fail here.
 SELECT account_id, workflow, instance_id, incarnation, status, worker, version_id, class_name,
        created_at, modified_at, started_at, ended_at, wake_at, owner, epoch, lease_expires_at,
        (SELECT versions FROM run_manifest AS m
-        WHERE m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id)
-FROM instance INDEXED BY instance_unfinished
-WHERE status IN ('queued', 'running', 'waitingForPause')
-  AND run > coalesce((SELECT max(run) FROM instance WHERE account_id = ? AND workflow = ? AND instance_id = ?), 0)
-ORDER BY run
+        WHERE m.account_id = instance.account_id AND m.manifest_id = instance.manifest_id),
+       manifest_id, run
+FROM instance INDEXED BY instance_live
+WHERE status = ? AND ended_at IS NULL AND (account_id, manifest_id, run) > (?, ?, ?)
+ORDER BY account_id, manifest_id, run
 LIMIT ?;
 
 -- name: due
@@ -121,19 +111,21 @@ WHERE account_id = ? AND superseded = 0
 GROUP BY workflow, status;
 
 -- name: unfinished_on
--- Runs that stay on a version: one count in the index of unfinished ones per distinct manifest that names it.
-SELECT coalesce(sum((SELECT count(*) FROM instance INDEXED BY instance_live_manifest
+-- Runs that stay on a version: counted in the index of what has not ended, per distinct manifest that names it.
+SELECT coalesce(sum((SELECT count(*) FROM instance INDEXED BY instance_live
                      WHERE instance.account_id = m.account_id AND instance.manifest_id = m.manifest_id
+                       AND instance.status IN ('queued', 'running', 'waiting', 'paused', 'waitingForPause', 'unknown')
                        AND instance.ended_at IS NULL)), 0)
 FROM run_manifest AS m
 WHERE EXISTS (SELECT 1 FROM json_each(m.versions) AS v WHERE v.value = ?);
 
 -- name: live_versions
--- Versions that runs still need: one probe per distinct manifest, however many runs there are.
+-- Versions that runs still need: a few probes per distinct manifest, however many runs there are.
 SELECT DISTINCT v.value
 FROM run_manifest AS m, json_each(m.versions) AS v
-WHERE EXISTS (SELECT 1 FROM instance INDEXED BY instance_live_manifest
+WHERE EXISTS (SELECT 1 FROM instance INDEXED BY instance_live
               WHERE instance.account_id = m.account_id AND instance.manifest_id = m.manifest_id
+                AND instance.status IN ('queued', 'running', 'waiting', 'paused', 'waitingForPause', 'unknown')
                 AND instance.ended_at IS NULL);
 
 -- name: blobs
