@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount, Router
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stellwerk.core.errors import StellwerkError
@@ -32,20 +32,21 @@ def build_app(ports: Ports) -> ASGIApp:
     status = NodeStatusApi(ports)
     # Routes are tried one after the other, so those that programs call all day come first.
     rooms = (InstancesApi(ports), WorkflowsApi(ports), WorkersApi(ports), TriggersApi(ports), IdentityApi())
-    v4 = [route for room in rooms for route in room.routes()]
-    return Starlette(
-        routes=[
-            # A redirect to the path without its slash would lose the token and the body: both forms are routes.
-            Mount(PREFIX, app=Router(v4, redirect_slashes=False)),
-            *status.open_routes(),
-            *status.routes(),
-        ],
+    # Not mounted: that would be a second router on the way of each call.
+    v4 = [
+        Route(PREFIX + route.path, route.endpoint, methods=route.methods) for room in rooms for route in room.routes()
+    ]
+    app = Starlette(
+        routes=[*v4, *status.open_routes(), *status.routes()],
         middleware=[
             Middleware(_Watch, ports=ports),
             Middleware(TokenAuth, token=ports.token),
         ],
         exception_handlers={StellwerkError: _on_error, HTTPException: _on_http},
     )
+    # A redirect to the path without its slash would lose the token and the body: both forms are routes.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

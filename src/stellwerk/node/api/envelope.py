@@ -7,10 +7,10 @@ cause and the cure apart, who is at fault, and whether a repeat may help.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 
 from stellwerk.core.errors import ConfigError, InvalidRequestError, StellwerkError
@@ -38,17 +38,13 @@ class NoRouteError(StellwerkError):
     cloudflare_code = NO_ROUTE
 
 
-_render = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-"""``json.dumps`` with options makes an encoder for each call."""
-
-
 class Json(Response):
     """JSON in UTF-8, one line."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return _render(content).encode()
+        return msgspec.json.encode(content)
 
 
 def success(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -184,7 +185,8 @@ class InstancesApi:
 
 def _wait_ms(request: Request) -> int:
     """How long the caller wants to wait for the end of the run; 0: not at all."""
-    text = request.query_params.get("wait_ms", "0")
+    query = request.scope["query_string"].decode("latin-1")
+    text = dict(parse_qsl(query)).get("wait_ms", "0") if query else "0"
     if not text.isdecimal() or len(text) > 9 or int(text) > limits.CONTROL_WAIT_MS_MAX:
         raise InvalidRequestError(
             f'"wait_ms" is {text[:40]!r}.', cure=f"Milliseconds from 0 to {limits.CONTROL_WAIT_MS_MAX}."

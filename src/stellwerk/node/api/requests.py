@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from stellwerk.core import limits
 from stellwerk.core.errors import InvalidRequestError
@@ -29,17 +29,22 @@ class BodyTooLargeError(InvalidRequestError):
 
 async def read_body(request: Request, *, max_bytes: int = limits.CONTROL_JSON_BYTES_MAX) -> bytes:
     """The whole body. Raises ``BodyTooLargeError`` as soon as it is known to be too large."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+    for name, value in request.scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
+            raise _too_large(max_bytes)
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
+    while True:  # and not request.stream(): two generators on the way of each call
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
         size += len(part)
         if size > max_bytes:
             raise _too_large(max_bytes)
         parts.append(part)
-    return b"".join(parts)
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stellwerk.core import limits
 from stellwerk.core.deployment.flags import enabled_flags
@@ -132,7 +133,7 @@ class Engine:
         stored: e.Value = params if len(params) <= limits.INLINE_VALUE_BYTES_MAX else runs.recorder.blob(params, blobs)
         created = e.Created(
             now_ms, stored, version.worker, version_id, binding.class_name, trigger, manifest, binding.steps_max,
-            _preserves(version),
+            _preserves(version.manifest.compatibility_date, tuple(version.manifest.compatibility_flags)),
         )  # fmt: skip
         live = self._new_run(workflow, instance_id, created)
         row = InstanceRow(
@@ -232,6 +233,6 @@ class Engine:
         return live
 
 
-def _preserves(version: LoadedVersion) -> bool:
-    manifest = version.manifest
-    return PRESERVE_FLAG in enabled_flags(manifest.compatibility_date, manifest.compatibility_flags)
+@lru_cache(maxsize=256)
+def _preserves(compatibility_date: str, flags: tuple[str, ...]) -> bool:
+    return PRESERVE_FLAG in enabled_flags(compatibility_date, flags)
