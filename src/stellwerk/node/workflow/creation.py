@@ -37,27 +37,30 @@ class Creation:
 
     async def record(self, drafts: Sequence[Draft]) -> list[Exception | None]:
         """Returns when each is on disk or refused, with the errors, in order. Raises what the store refuses at once."""
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        recorded: asyncio.Future[None] = loop.create_future()
         errors: list[Exception | None] = [None] * len(drafts)
-        left = len(drafts)
+        waiting = dict(enumerate(drafts))
+
+        def start_early() -> None:
+            for draft in waiting.values():
+                if draft.own_id:
+                    self._start_early(draft.live)
 
         def done(index: int, error: Exception | None) -> None:
-            nonlocal left
-            left -= 1
+            del waiting[index]
             errors[index] = error
             if error is None:
                 self._recorded(drafts[index].live)
             elif not isinstance(error, InstanceExistsError):
                 self._not_recorded(drafts[index].live, error)
-            if not left and not recorded.done():
+            if not waiting and not recorded.done():
                 recorded.set_result(None)
 
         for index, draft in enumerate(drafts):
             draft.decision.done = lambda error, index=index: done(index, error)
         self._runs.store.submit([draft.decision for draft in drafts])
-        for draft in drafts:
-            if draft.own_id:
-                self._start_early(draft.live)
+        loop.call_soon(start_early)  # not now: the process that writes would have to share its processor with it
         await recorded
         return errors
 
