@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.fault.kill.few_node_ends import NODE_INTERRUPTIONS_MAX
+from tests.fault.kill.few_step_ends import INTERRUPTIONS_MAX
 from tests.fault.kill.node_process import EndedEarlyError, LedgerProcess, NodeProcess, a_node_and_a_ledger
 
 from stellwerk.core import limits
@@ -88,10 +89,10 @@ def test_a_run_whose_own_code_ends_its_isolate_every_time_ends_errored(tmp_path:
 
 def test_a_step_that_kills_the_node_fails_after_its_limit_instead_of_looping(tmp_path: Path) -> None:
     """A supervisor starts the node again and again. Only the first attempt may go unrecorded, and so uncounted."""
-    interruptions = limits.INTERRUPTIONS_MAX
+    interruptions = INTERRUPTIONS_MAX
 
     async def scenario() -> None:
-        async with a_node_and_a_ledger(tmp_path) as (node, ledger):
+        async with a_node_and_a_ledger(tmp_path, module="tests.fault.kill.few_step_ends") as (node, ledger):
             await node.create("bomb", [("neighbour", {"kind": "innocent", "work_ms": 100})])
             with suppress(httpx.TransportError):  # it may be dead before it can answer
                 await node.create("bomb", [("run", {"kind": "step", "node": str(tmp_path / "state" / "node.json")})])
