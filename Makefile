@@ -6,6 +6,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Where it is set, every process of every test would compile all that it imports: a node, for half a second of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-for-stellwerk
@@ -44,7 +47,7 @@ $(READY): pyproject.toml
 	@echo "installing Stellwerk and its tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip uv
 	@# uv is fast but does not read pip's configuration: where an index is known to pip only, pip does it.
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e . --group dev \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e . --group dev \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --group dev
 	@touch $@
 
