@@ -142,7 +142,7 @@ class IsolateHost:
 
         invocation = self._invocation()
         if invocation.live is not None and is_workflow_code(invocation):
-            invocation.live.ahead.when_recorded(begin)
+            invocation.live.ahead.when_recorded(begin, lambda: _close(awaitable))
         else:
             begin()
 
@@ -176,3 +176,9 @@ class IsolateHost:
                 "do service bindings lead in a circle?",
                 "WorkerLoopError",
             )
+
+
+def _close(awaitable: Awaitable[Any]) -> None:
+    """Nobody will await it, and Python would complain of a coroutine."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()

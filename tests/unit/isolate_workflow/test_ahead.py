@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from tests.unit.isolate_workflow.little_node import a_journal, drive, live
@@ -12,6 +13,9 @@ from tests.unit.isolate_workflow.wire import Wire
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.actions import Completion
+from stellwerk.isolate.host import IsolateHost
+from stellwerk.isolate.invocation import Invocation
+from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.bridge import bridge
 from stellwerk.wire import isolate as messages
 
@@ -117,6 +121,59 @@ def test_a_call_that_was_held_back_is_forgotten_with_its_run() -> None:
         await wire.quiet()
         wire.run.stop()
         wire.run.deliver(recorded("do:one-1"))
+        await wire.quiet()
+
+    asyncio.run(main())  # a coroutine that nobody awaits would be a warning, and those fail
+
+
+def a_host() -> IsolateHost:
+    nothing: Any = SimpleNamespace(bindings=())
+    return IsolateHost(nothing, nothing, nothing, frozenset(), lambda level, text, stack: None)
+
+
+def test_work_for_after_the_answer_waits_for_the_record_too() -> None:
+    hosts: list[IsolateHost] = []
+    worked: list[str] = []
+
+    async def work() -> None:
+        worked.append("worked")
+
+    async def program(step: Any) -> Any:
+        current.set(Invocation("id", instance="id", live=step._run))
+        await a_step(step, "one", [])()
+        hosts[0].wait_until(work())
+        await step.wait_for_event("go", "go")
+
+    async def main() -> None:
+        hosts.append(a_host())
+        wire = Wire(program, a_journal(at=1))
+        await wire.quiet()
+        assert worked == []
+        wire.run.deliver(recorded("do:one-1"))
+        await wire.quiet()
+        assert worked == ["worked"]
+        wire.run.stop()
+
+    asyncio.run(main())
+
+
+def test_work_for_after_the_answer_is_forgotten_with_its_run() -> None:
+    hosts: list[IsolateHost] = []
+
+    async def work() -> None:
+        raise AssertionError("nobody works")
+
+    async def program(step: Any) -> Any:
+        current.set(Invocation("id", instance="id", live=step._run))
+        await a_step(step, "one", [])()
+        hosts[0].wait_until(work())
+        await step.wait_for_event("go", "go")
+
+    async def main() -> None:
+        hosts.append(a_host())
+        wire = Wire(program, a_journal(at=1))
+        await wire.quiet()
+        wire.run.stop()
         await wire.quiet()
 
     asyncio.run(main())  # a coroutine that nobody awaits would be a warning, and those fail

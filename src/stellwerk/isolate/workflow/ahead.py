@@ -27,12 +27,12 @@ class Ahead:
     def __init__(self, key: str = "") -> None:
         self.key = key  # of the step, or ``CREATION``; empty: all that the program knows is on disk
         self.calls: list[StepCall] = []  # whose first attempts are held back
-        self._held: list[Callable[[], None]] = []
+        self._held: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
-    def when_recorded(self, act: Callable[[], None]) -> None:
-        """Does it when all that the program knows is on disk."""
+    def when_recorded(self, act: Callable[[], None], otherwise: Callable[[], None] = lambda: None) -> None:
+        """Does it when all that the program knows is on disk; ``otherwise``, if the run leaves before."""
         if self.key:
-            self._held.append(act)
+            self._held.append((act, otherwise))
         else:
             act()
 
@@ -44,10 +44,12 @@ class Ahead:
             begin(call, 1)
         if self._held:
             held, self._held = self._held, []
-            for act in held:
+            for act, _ in held:
                 act()
 
     def forget(self) -> None:
         """The run has left: what is held back never begins."""
         self.calls.clear()
-        self._held.clear()
+        held, self._held = self._held, []
+        for _, otherwise in held:
+            otherwise()
