@@ -13,6 +13,7 @@ import pytest
 from tests.fault.kill.few_node_ends import NODE_INTERRUPTIONS_MAX
 from tests.fault.kill.few_step_ends import INTERRUPTIONS_MAX
 from tests.fault.kill.node_process import EndedEarlyError, LedgerProcess, NodeProcess, a_node_and_a_ledger
+from tests.fault.kill.worker import KILLS_AT_IMPORT
 
 from stellwerk.core import limits
 
@@ -132,6 +133,27 @@ def test_a_run_whose_own_code_kills_the_node_at_once_ends_errored_and_one_behind
         # The first time, on the node that it was created on, is not known to the next ones; each further one is.
         assert trace.read_text().count("begun") == node.starts - 1 == 1 + NODE_INTERRUPTIONS_MAX
         assert (innocent["status"], effects["innocent", "work"]) == ("complete", 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_run_whose_module_kills_the_node_when_it_is_imported_ends_errored(tmp_path: Path) -> None:
+    """It never gets as far as to begin: that it was taken up is all that is recorded, each time before the import."""
+    trace = tmp_path / "workspace" / KILLS_AT_IMPORT
+
+    async def scenario() -> None:
+        async with a_node_and_a_ledger(tmp_path, module="tests.fault.kill.few_node_ends") as (node, _):
+            trace.touch()
+            with suppress(httpx.TransportError):  # it may be dead before it can answer
+                await node.create("bomb", [("culprit", {"kind": "innocent"})])
+            while await killed_again(node):
+                assert node.starts <= 2 * NODE_INTERRUPTIONS_MAX, "it loops"
+                with suppress(EndedEarlyError):
+                    await node.start()
+            (culprit,) = await described(node, "culprit")
+
+        assert (culprit["status"], culprit["error"]["name"]) == ("errored", "WorkflowInternalError")
+        assert trace.read_text().count("begun") == node.starts - 1 == 1 + NODE_INTERRUPTIONS_MAX
 
     asyncio.run(scenario())
 

@@ -9,6 +9,7 @@ LOAD_STAGES = [["first"], ["left", "right", "third"], ["flaky"], ["last"]]
 """The steps of the workflow ``load``, in stages: no step of a stage may begin before all of the stage before it are
 recorded. Between the second and the third it sleeps, then waits for an event. The checker is told this, as a fact."""
 NAP_BEFORE_STAGE = 2
+KILLS_AT_IMPORT = "kills-at-import"  # a file in the workspace's folder
 
 SOURCE = '''
 """Steps with effects. VERSION is replaced when the Worker is edited."""
@@ -26,6 +27,20 @@ VERSION = "VERSION-1"
 LARGE = 70_000  # bytes: past 64 KiB a result is kept beside the journal
 STUBBORN = {"retries": {"limit": 30, "delay": 10, "backoff": "constant"}}
 ONCE = {"retries": {"limit": 1, "delay": 10, "backoff": "constant"}}
+TRACE = "KILLS-AT-IMPORT"  # while this file is there, importing the module ends the node, and leaves a line in it
+
+
+def kill_the_node(trace):
+    with open(trace, "a") as file:
+        file.write("begun\\n")
+    with open(f"/proc/{os.getppid()}/stat") as file:  # of the zygote, whose parent is the node
+        node = int(file.read().rpartition(")")[2].split()[1])
+    os.kill(node, signal.SIGKILL)
+    time.sleep(60)
+
+
+if os.path.exists(TRACE):
+    kill_the_node(TRACE)
 
 
 class Base(WorkflowEntrypoint):
@@ -112,12 +127,7 @@ class Bomb(Base):
         if kind == "innocent":
             return await work()
         if kind == "bare":
-            with open(payload["trace"], "a") as file:
-                file.write("begun\\n")
-            with open(f"/proc/{os.getppid()}/stat") as file:  # of the zygote, whose parent is the node
-                node = int(file.read().rpartition(")")[2].split()[1])
-            os.kill(node, signal.SIGKILL)
-            time.sleep(60)
+            kill_the_node(payload["trace"])
         if kind == "body":
             await work()
             os._exit(7)
@@ -174,5 +184,5 @@ def write_workspace(root: Path, ledger_url: str) -> Path:
     }
     (source.parent / "wrangler.jsonc").write_text(json.dumps(wrangler))
     (source.parent / "stellwerk.toml").write_text('[egress]\nallow = ["127.0.0.1"]\n')
-    (source / "entry.py").write_text(SOURCE)
+    (source / "entry.py").write_text(SOURCE.replace("KILLS-AT-IMPORT", str(root / KILLS_AT_IMPORT)))
     return source / "entry.py"
