@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-for-stellwerk
 PYTEST := $(BIN)/python -m pytest -q
-# Two at a time: half of the tests wait for processes. Tests of one file stay together, with what they share. The order
+# Three at a time: half of the tests wait for processes. Tests of one file stay together, with what they share. The order
 # is that of tests/conftest.py, and not by the number of tests: the longest files have few.
 PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -152,7 +152,7 @@ def times_ms(node: Node, workflow: str, count: int) -> list[float]:
 def latency() -> dict[str, float]:
     """Create to seen complete, over the control plane, one at a time; commits on that path.
 
-    The yardstick is taken in turns with what it measures, ten and ten: the machine's speed changes within a second, and
+    The yardstick is taken in turns with what it measures, ten and ten: the machine's speed drifts, and
     a disk that is asked without a pause answers sooner than one that is asked by a program that does something else.
     """
     with a_node() as node, tempfile.TemporaryDirectory() as folder:

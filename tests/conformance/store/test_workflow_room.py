@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import pytest
 from tests.conformance.store.kit import (
@@ -22,6 +25,8 @@ from stellwerk.store.base import Decision, InstanceRow, Store
 
 pytestmark = pytest.mark.anyio
 
+T = TypeVar("T")
+
 
 async def created(store: Store, *rows: InstanceRow) -> None:
     await record(store, *[Decision(create=row) for row in rows])
@@ -32,6 +37,18 @@ async def ids(
 ) -> tuple[list[str], str]:
     rows, following = await store.instances(ACCOUNT, WORKFLOW, status=status, limit=limit, cursor=cursor)
     return [row.instance_id for row in rows], following
+
+
+async def every_page(ask: Callable[..., Awaitable[tuple[list[T], str]]], limit: int) -> list[T]:
+    """What a list has, read page by page."""
+    seen: list[T] = []
+    cursor = ""
+    while True:
+        page, cursor = await ask(limit=limit, cursor=cursor)
+        assert len(page) <= limit
+        seen += page
+        if not cursor:
+            return seen
 
 
 async def test_a_created_instance_comes_back_as_it_was_given(store: Store) -> None:
@@ -202,13 +219,7 @@ async def test_pages_of_instances_are_newest_first_and_complete(store: Store) ->
     later = [an_instance(f"later-{number}", created_at=NOW + 1 + number) for number in range(3)]
     await created(store, *same_time, *later, an_instance("other", workflow="invoices"))
 
-    seen: list[str] = []
-    cursor = ""
-    while True:
-        page, cursor = await ids(store, limit=2, cursor=cursor)
-        seen += page
-        if not cursor:
-            break
+    seen = await every_page(partial(ids, store), 2)
 
     assert seen == ["later-2", "later-1", "later-0", "same-3", "same-2", "same-1", "same-0"]
 
@@ -222,13 +233,7 @@ async def test_instances_of_all_statuses_come_in_one_order(store: Store) -> None
     ]
     await created(store, *rows)
 
-    seen: list[str] = []
-    cursor = ""
-    while True:
-        page, cursor = await ids(store, limit=3, cursor=cursor)
-        seen += page
-        if not cursor:
-            break
+    seen = await every_page(partial(ids, store), 3)
 
     newest = sorted(rows, key=lambda row: (row.created_at, row.instance_id), reverse=True)
     assert seen == [row.instance_id for row in newest]
@@ -284,15 +289,8 @@ async def test_unfinished_instances_come_in_pages(store: Store) -> None:
     wanted = sorted(row.instance_id for row in rows if row.status is not Status.WAITING)
 
     for limit in (1, 2, 3, 8, 23, 24, 25):
-        seen: list[str] = []
-        cursor = ""
-        while True:
-            page, cursor = await store.unfinished(limit=limit, cursor=cursor)
-            seen += [row.instance_id for row in page]
-            assert len(page) <= limit
-            if not cursor:
-                break
-        assert sorted(seen) == wanted
+        seen = await every_page(store.unfinished, limit)
+        assert sorted(row.instance_id for row in seen) == wanted
 
 
 async def test_due_are_waiting_instances_whose_time_has_come_the_earliest_first(store: Store) -> None:
@@ -372,6 +370,16 @@ async def test_unfinished_runs_on_a_version_are_counted_sleeping_ones_too(store:
     assert await store.unfinished_on("a") == 2
     assert await store.unfinished_on("b") == 1
     assert await store.unfinished_on("never") == 0
+
+
+async def test_a_version_is_needed_in_every_status_without_an_end(store: Store) -> None:
+    for status in Status:
+        ended_at = NOW if status in TERMINAL else None
+        await created(store, an_instance(status, status=status, ended_at=ended_at, versions=(f"of {status}",)))
+
+    living = {f"of {status}" for status in Status if status not in TERMINAL}
+    assert await store.live_versions() == living
+    assert [await store.unfinished_on(version) for version in sorted(living)] == [1] * len(living)
 
 
 async def test_a_manifest_stays_known_after_a_decision_that_named_it_first_failed(store: Store) -> None:

@@ -4,33 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 from tests.unit.isolate_workflow.little_node import a_journal, drive, live
-from tests.unit.isolate_workflow.wire import Wire
+from tests.unit.isolate_workflow.wire import Wire, a_step, recorded
 
 from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
-from stellwerk.core.workflow.actions import Completion
-from stellwerk.isolate.host import IsolateHost
-from stellwerk.isolate.invocation import Invocation
-from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.bridge import bridge
 from stellwerk.wire import isolate as messages
-
-
-def recorded(key: str, number: int = 1) -> messages.Deliver:
-    return messages.Deliver(7, [Completion(key)], 2_000, number)
-
-
-def a_step(step: Any, name: str, begun: list[str]) -> Any:
-    @step.do(name)
-    async def run() -> str:
-        begun.append(name)
-        return name
-
-    return run
 
 
 def test_the_end_of_a_program_follows_the_step_that_it_waited_for_at_once() -> None:
@@ -126,51 +108,38 @@ def test_a_call_that_was_held_back_is_forgotten_with_its_run() -> None:
     asyncio.run(main())  # a coroutine that nobody awaits would be a warning, and those fail
 
 
-def a_host() -> IsolateHost:
-    nothing: Any = SimpleNamespace(bindings=())
-    return IsolateHost(nothing, nothing, nothing, frozenset(), lambda level, text, stack: None)
-
-
 def test_work_for_after_the_answer_waits_for_the_record_too() -> None:
-    hosts: list[IsolateHost] = []
+    """And so does the end of the program that asked for it: the run would leave before it has begun."""
     worked: list[str] = []
 
     async def work() -> None:
         worked.append("worked")
 
     async def program(step: Any) -> Any:
-        current.set(Invocation("id", instance="id", live=step._run))
         await a_step(step, "one", [])()
-        hosts[0].wait_until(work())
-        await step.wait_for_event("go", "go")
+        step.host.wait_until(work())
 
     async def main() -> None:
-        hosts.append(a_host())
         wire = Wire(program, a_journal(at=1))
         await wire.quiet()
-        assert worked == []
+        assert (worked, [type(report) for report in wire.said]) == ([], [i.StepDone])
         wire.run.deliver(recorded("do:one-1"))
         await wire.quiet()
-        assert worked == ["worked"]
-        wire.run.stop()
+        assert (worked, type(wire.said[-1])) == (["worked"], i.RunReturned)
+        assert wire.run.stopped
 
     asyncio.run(main())
 
 
 def test_work_for_after_the_answer_is_forgotten_with_its_run() -> None:
-    hosts: list[IsolateHost] = []
-
     async def work() -> None:
         raise AssertionError("nobody works")
 
     async def program(step: Any) -> Any:
-        current.set(Invocation("id", instance="id", live=step._run))
         await a_step(step, "one", [])()
-        hosts[0].wait_until(work())
-        await step.wait_for_event("go", "go")
+        step.host.wait_until(work())
 
     async def main() -> None:
-        hosts.append(a_host())
         wire = Wire(program, a_journal(at=1))
         await wire.quiet()
         wire.run.stop()

@@ -8,8 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.unit.isolate_workflow.little_node import Program, a_journal
-from tests.unit.isolate_workflow.test_ahead import a_step, recorded
-from tests.unit.isolate_workflow.wire import Wire
+from tests.unit.isolate_workflow.wire import Wire, a_step, recorded
 
 from stellwerk.core.workflow import inputs as i
 from stellwerk.isolate.workflow.bridge import bridge
@@ -98,6 +97,27 @@ def test_a_program_without_steps_ends_before_its_run_is_on_disk() -> None:
         wire = started_early(program)
         assert (await wire.hears(i.RunReturned)).value == b"\xa4done"
         wire.run.recorded()  # nobody is there any more
+
+    asyncio.run(main())
+
+
+def test_one_that_leaves_work_for_after_the_answer_ends_when_that_has_begun() -> None:
+    worked: list[str] = []
+
+    async def work() -> None:
+        worked.append("worked")
+
+    async def program(step: Any) -> Any:
+        step.host.wait_until(work())
+
+    async def main() -> None:
+        wire = started_early(program)
+        await wire.quiet()
+        assert (worked, wire.said) == ([], [])
+        wire.run.recorded()
+        await wire.hears(i.RunReturned)
+        await wire.quiet()
+        assert worked == ["worked"]
 
     asyncio.run(main())
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+from stellwerk.core.workflow.actions import Completion
+from stellwerk.isolate.host import IsolateHost
+from stellwerk.isolate.invocation import Invocation
+from stellwerk.isolate.logs import current
 from stellwerk.isolate.workflow.attempts import Attempts
 from stellwerk.isolate.workflow.run import Run
 from stellwerk.isolate.workflow.step import WorkflowStep
@@ -26,8 +31,15 @@ class Wire:
             start, attempts=Attempts(), send=self.said.append, on_end=lambda run: None, keep_together=lambda: None,
             report_unhandled=lambda context: None, steps_max=100,
         )  # fmt: skip
-        step = WorkflowStep(self.run)
-        self.run.start(lambda: program(step))
+        nothing: Any = SimpleNamespace(bindings=())
+        step: Any = WorkflowStep(self.run)
+        step.host = IsolateHost(nothing, nothing, nothing, frozenset(), lambda level, text, stack: None)
+
+        async def run() -> Any:
+            current.set(Invocation("id", instance="id", live=self.run))
+            return await program(step)
+
+        self.run.start(run)
 
     async def quiet(self) -> None:
         """Lets everything happen that does not wait for the test."""
@@ -42,3 +54,16 @@ class Wire:
                     return message
             await asyncio.sleep(0)
         raise AssertionError(f"no {kind.__name__} came: {self.said}")
+
+
+def recorded(key: str, number: int = 1) -> messages.Deliver:
+    return messages.Deliver(7, [Completion(key)], 2_000, number)
+
+
+def a_step(step: Any, name: str, begun: list[str]) -> Any:
+    @step.do(name)  # type: ignore[untyped-decorator]
+    async def run() -> str:
+        begun.append(name)
+        return name
+
+    return run

@@ -21,6 +21,8 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.COMPLETE, Status.ERRORED, Status.TERMINATED})
+TAKEN_UP = (Status.QUEUED, Status.RUNNING, Status.WAITING_FOR_PAUSE)
+"""By a node that starts: what was under way, or was to be."""
 
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset(

@@ -29,6 +29,11 @@ class Ahead:
         self.calls: list[StepCall] = []  # whose first attempts are held back
         self._held: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
+    @property
+    def holds(self) -> bool:
+        """Whether something was asked for that has to be done once the record is on disk."""
+        return bool(self._held)
+
     def when_recorded(self, act: Callable[[], None], otherwise: Callable[[], None] = lambda: None) -> None:
         """Does it when all that the program knows is on disk; ``otherwise``, if the run leaves before."""
         if self.key:

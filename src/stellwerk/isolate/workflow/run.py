@@ -4,8 +4,8 @@ Life of a run. ``start`` executes ``run(event, step)`` on a loop of its own unti
 delivery groups one by one, and then lets begin what the journal does not know yet. From there on the node speaks:
 ``recorded`` says that a run which was started while it was being written is on disk, ``deliver`` brings a group of
 completions that are, ``grant`` allows an attempt. A program that waits for one step only goes on before its result is
-on disk (``ahead.py``). When nothing executes and the program waits for timers or
-events only, the node is told (``RunSettled``) and may take the run out of memory.
+on disk (``ahead.py``). When nothing executes and the program waits for timers or events only, the node is told
+(``RunSettled``) and may take the run out of memory.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Run:
     def recorded(self) -> None:
         """The run itself is on disk; it was not when it was started."""
         self.ahead.recorded(self._attempts.begin)
-        if not self.active or self.loop.ready:
+        if not self.stopped and (not self.active or self.loop.ready):
             self.go_on()
 
     def deliver(self, message: messages.Deliver) -> None:
@@ -117,7 +117,7 @@ class Run:
             self._heard = message.number
             self.ahead.recorded(self._attempts.begin)
             completions = completions[1:]
-            if self.active and not completions and not self.loop.ready:
+            if self.stopped or (self.active and not completions and not self.loop.ready):
                 return  # as nearly always: the next attempt has begun
         if completions:
             self._hand_over(completions, message.now, message.number)
@@ -248,7 +248,10 @@ class Run:
             report = inputs.RunDiverged(self.number, str(error))
         except BaseException as error:
             report = self._failed(error)
-        self._end(report)
+        if self.ahead.holds:  # waitUntil, say: it would be lost if the run left before it begins
+            self.ahead.when_recorded(partial(self._end, report))
+        else:
+            self._end(report)
 
     def _failed(self, error: BaseException) -> inputs.RunFailed:
         value = to_error_value(error)

@@ -37,7 +37,7 @@ def build_app(ports: Ports) -> ASGIApp:
         Route(PREFIX + route.path, route.endpoint, methods=route.methods) for room in rooms for route in room.routes()
     ]
     app = Starlette(
-        routes=[*v4, *status.open_routes(), *status.routes()],
+        routes=[*status.open_routes(), *v4, *status.routes()],
         middleware=[
             Middleware(_Watch, ports=ports),
             Middleware(TokenAuth, token=ports.token),

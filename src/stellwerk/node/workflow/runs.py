@@ -20,7 +20,7 @@ from stellwerk.core.workflow import entries as e
 from stellwerk.core.workflow import inputs as i
 from stellwerk.core.workflow.actions import Decision
 from stellwerk.core.workflow.state import from_journal
-from stellwerk.core.workflow.status import Status
+from stellwerk.core.workflow.status import TAKEN_UP, Status
 from stellwerk.node.clock import Clock
 from stellwerk.node.isolate.pool import Pool
 from stellwerk.node.isolate.process import Isolate
@@ -122,7 +122,7 @@ class Runs:
             return live
         self.table.add(live)
         interrupted = stored.row.modified_at < self._started_at or state.status is Status.RUNNING
-        if state.status in (Status.RUNNING, Status.QUEUED, Status.WAITING_FOR_PAUSE) and interrupted:
+        if state.status in TAKEN_UP and interrupted:
             live.careful = live.orphan = True
         return live
 

@@ -12,13 +12,12 @@ import apsw
 import msgspec
 
 from stellwerk.core.errors import InvalidRequestError
-from stellwerk.core.workflow.status import Status
+from stellwerk.core.workflow.status import TAKEN_UP, Status
 from stellwerk.store.base import InstanceRow, StoredRun
 from stellwerk.store.queries import load_queries
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("queries") / "workflow.sql")
 _SQL: Final = {name: query.sql for name, query in _QUERIES.items()}
-TAKEN_UP: Final = (Status.QUEUED, Status.RUNNING, Status.WAITING_FOR_PAUSE)  # by a node that starts
 _END: Final = 2**63 - 1  # later than every created_at: the first page begins here
 
 
